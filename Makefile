@@ -1,0 +1,52 @@
+# Every target sets itself up; nothing but Python 3.11 and make is needed.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO_DATASET := synthetic:trajectories=40,turns=8,isl=9000,osl=80~400,tool_s=0.4~1.5,seed=1
+
+.PHONY: help demo test check bench clean
+help:
+	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
+	@echo "make test   run all tests, real servers and browser included"
+	@echo "make check  format, lint, types, layers"
+	@echo "make bench  measure the client against a server that logs the truth"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .[test]
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.check: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .[test,check]
+	@touch $@ $(VENV)/.test $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m pytest suites/ --endpoint=sim: --model=gpt-oss-120b --agentperf-mode=smoke \
+	  --dataset='$(DEMO_DATASET)' --html=report.html --self-contained-html
+	@echo "report: $(CURDIR)/report.html"
+
+test: $(VENV)/.test
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --show-missing
+
+check: $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.timing
+	$(BIN)/python -m benchmarks.startup
+
+clean:
+	rm -rf $(VENV) build dist .coverage* .pytest_cache .ruff_cache agentperf-results report.html
