@@ -1,0 +1,38 @@
+"""The few exceptions a user has to act on.
+
+    AgentPerfError
+    ├── ConfigError      an option, a tier file, a dataset or system.yaml is wrong: nothing was sent
+    ├── EndpointError    the endpoint cannot be reached or cannot do what a run needs
+    └── LoadError        our own load generator broke: the phase says nothing about the server
+
+A failed request is data and never an exception. A message has three parts: what is wrong, the
+value that was seen, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["AgentPerfError", "ConfigError", "EndpointError", "LoadError", "did_you_mean"]
+
+
+class AgentPerfError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class ConfigError(AgentPerfError):
+    """Wrong input: the user changes an option or a file."""
+
+
+class EndpointError(AgentPerfError):
+    """The endpoint is unreachable or unusable: the user looks at the server."""
+
+
+class LoadError(AgentPerfError):
+    """A load process died or broke its protocol: the measurement is void."""
+
+
+def did_you_mean(seen: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known name, else the list of known names."""
+    names = sorted(known)
+    near = get_close_matches(seen, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"

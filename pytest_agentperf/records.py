@@ -1,0 +1,141 @@
+"""What was seen: reads, requests, samples, windows, and the measurement that holds them.
+
+Every ``_ns`` is ``time.perf_counter_ns`` of the machine that runs the load; on Linux that is
+``CLOCK_MONOTONIC``, one clock for all processes of the machine.
+"""
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "ClientHealth",
+    "Event",
+    "Measurement",
+    "RawAnswer",
+    "Sample",
+    "TurnRecord",
+    "Window",
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class RawAnswer:
+    """One answer as the socket gave it; written by the read loop, parsed after its end."""
+
+    sent_ns: int = 0
+    """Just before the first byte of the request was written."""
+    connect_ns: int = 0
+    """How long opening the connection took; 0 when one was open already."""
+    end_ns: int = 0
+    status: int = 0
+    reads: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
+    """Stamp and body bytes of every read, in order."""
+    reconnected: bool = False
+    """A reused connection had died before any byte of the answer; it was opened anew once."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """One request, from send to last byte. Failed when ``error`` is set."""
+
+    agent: int
+    ordinal: int
+    """Which trajectory of this agent's sequence: 0, 1, 2 …"""
+    trajectory: str
+    turn: int
+    last_turn: bool
+    scheduled_ns: int
+    """When the agent meant to send: end of the previous answer plus the tool time."""
+    sent_ns: int
+    end_ns: int
+    connect_ns: int = 0
+    first_byte_ns: int | None = None
+    first_token_ns: int | None = None
+    last_token_ns: int | None = None
+    token_offsets_us: bytes = b""
+    """Little-endian uint32: microseconds from ``sent_ns`` of every token-bearing event's read."""
+    first_chunk_tokens: int | None = None
+    """Tokens in the first token-bearing event; ``None`` when nothing told."""
+    largest_read_ratio: float | None = None
+    """Share (0-1) of the answer's characters that the largest single read brought."""
+    isl_tokens: int | None = None
+    osl_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    """``None`` when the server does not report it, which is not 0."""
+    local_osl_tokens: int | None = None
+    recorded_osl_tokens: int | None = None
+    reasoning_streamed: bool = False
+    tool_calls: int = 0
+    finish_reason: str | None = None
+    reconnected: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One reading of a meter."""
+
+    at_ns: int
+    series: str
+    unit: str
+    """``W`` (power), ``J`` (running energy counter) or ``1``."""
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The steady span that counts: requests sent in [start, end) are its members."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def length_s(self) -> float:
+        """Length in seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+    def holds(self, at_ns: int) -> bool:
+        """Tell whether an instant lies inside."""
+        return self.start_ns <= at_ns < self.end_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientHealth:
+    """How late our own load processes were; a slow client must not be read as a slow server."""
+
+    loop_lag_s: tuple[float, ...]
+    """Overshoot of a 10 ms sleep in each process's event loop, sampled over the phase."""
+    cpu_ratio: float
+    """CPU time of the busiest load process over its wall time."""
+    first_sent_ns: tuple[int, ...]
+    """When each agent sent its first request, by agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One phase, as seen."""
+
+    agents: int
+    window: Window
+    turns: tuple[TurnRecord, ...]
+    """Every request of the phase, members or not."""
+    samples: tuple[Sample, ...]
+    health: ClientHealth
+    floors_met: bool
+    cut: int = 0
+    """Members still unanswered when the phase was stopped; 0 unless it was broken off."""
+    broken: str | None = None
+    """Why the phase was broken off before its floors, when it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of live progress."""
+
+    kind: str
+    """``phase-start``, ``progress``, ``phase-end`` or ``note``."""
+    model: str
+    phase: int
+    agents: int
+    text: str

@@ -1,0 +1,181 @@
+"""Every knob once: default, unit, help. Command line, ini file and docs are generated from here."""
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, get_args
+
+from pytest_agentperf.errors import ConfigError
+
+__all__ = ["SMOKE", "Settings", "Value", "knobs", "make_settings", "option_name", "parse_value"]
+
+Value = str | int | float | bool | None | tuple[str, ...]
+
+
+def _knob(default: Any, text: str, *, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run was asked to do. METHODOLOGY names in brackets where a rule fixes the value."""
+
+    endpoint: str | None = _knob(
+        None, "where load goes: http(s)://HOST:PORT/v1, or sim: for the embedded simulator"
+    )
+    model: tuple[str, ...] = _knob((), "served model name; may be given several times")
+    tier: tuple[str, ...] = _knob(
+        (), "only this tier by name, or limits: NAME:speed>=50,ttft<=3; may be given several times"
+    )
+    slo: str | None = _knob(None, "YAML file of tiers that replaces the ones in the package")
+    dataset: str = _knob("synthetic:", "trajectories to replay: a path, or synthetic:KEY=VALUE,...")
+    importer: str | None = _knob(None, "format of the dataset, when detection guesses wrong")
+    system: str | None = _knob(None, "system.yaml: accelerators, nodes and engine of the server")
+    mode: str = _knob(
+        "exact",
+        "exact keeps the methodology's floors; smoke shortens them and is never conformant",
+        choices=("exact", "smoke"),
+    )
+    results: str = _knob("agentperf-results", "folder that gets one folder per run")
+    seed: int = _knob(0, "seed of assignments and sampled delays")
+    workers: int = _knob(0, "load processes; 0 chooses by cores")
+    meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
+    tokenizer: str | None = _knob(
+        None, "folder of the model's tokenizer; counts tokens where the server reports none"
+    )
+
+    start_agents: int = _knob(8, "agents of the first phase")
+    max_agents: int = _knob(4096, "never measure more agents than this")
+    resolution: float = _knob(0.02, "relative resolution of the answer (0-1), never finer than 1 agent")
+
+    start_spread_s: float = _knob(30.0, "agents start spread evenly over this span, s")
+    settle_s: float = _knob(30.0, "all agents active for this long before the window opens, s")
+    min_trajectories: int = _knob(30, "floor: trajectories completed in a phase")
+    min_trajectories_per_agent: int = _knob(3, "floor: trajectories completed by every agent")
+    min_steady_s: float = _knob(600.0, "floor: length of the steady window, s")
+    max_phase_s: float = _knob(14_400.0, "give a phase up as invalid after this long, s")
+    request_timeout_s: float = _knob(300.0, "a request that takes longer has failed, s")
+
+    tool_delay: str = _knob(
+        "recorded",
+        "tool time after each answer: as recorded (sampled where missing), all sampled, or none",
+        choices=("recorded", "sampled", "none"),
+    )
+    max_tool_s: float = _knob(5.0, "tool times are clipped here, s")
+    salt: str = _knob(
+        "trajectory",
+        "prefix that keeps the server's cache from serving one phase from another",
+        choices=("trajectory", "two-level", "none"),
+    )
+    output: str = _knob(
+        "natural",
+        "answer length: the model stops by itself, recorded length as cap, or exactly recorded",
+        choices=("natural", "recorded", "exact"),
+    )
+    max_tokens: int = _knob(16_384, "cap on output tokens of one request")
+    speed: str = _knob(
+        "usage",
+        "judged output speed: usage is (OSL - 1) / span, first-chunk subtracts the first chunk",
+        choices=("usage", "first-chunk"),
+    )
+
+    max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which: invalid, s")
+    max_loop_lag_p99_s: float = _knob(0.010, "client event-loop lag, P99, above which: invalid, s")
+    max_cpu_ratio: float = _knob(0.8, "CPU of a load process above which: invalid (0-1)")
+    progress_s: float = _knob(30.0, "seconds between progress lines where there is no terminal")
+
+
+SMOKE: Mapping[str, Value] = {
+    "start_spread_s": 1.0,
+    "settle_s": 1.0,
+    "min_trajectories": 0,
+    "min_trajectories_per_agent": 0,
+    "min_steady_s": 5.0,
+    "max_phase_s": 300.0,
+    "max_agents": 256,
+    "resolution": 0.1,
+    "max_loop_lag_p95_s": 0.05,
+    "max_loop_lag_p99_s": 0.2,
+    "max_cpu_ratio": 0.95,
+    "progress_s": 5.0,
+}
+"""What ``mode=smoke`` changes, where the user named no value."""
+
+_POSITIVE = frozenset(
+    {
+        "start_agents",
+        "max_agents",
+        "max_phase_s",
+        "request_timeout_s",
+        "max_tokens",
+        "min_steady_s",
+        "progress_s",
+        "max_cpu_ratio",
+        "max_loop_lag_p95_s",
+        "max_loop_lag_p99_s",
+    }
+)
+
+
+def knobs() -> tuple[Field[Any], ...]:
+    """Return the dataclass fields of `Settings`, in order."""
+    return fields(Settings)
+
+
+def option_name(name: str) -> str:
+    """Return the command-line option of a field: ``max_agents`` is ``--agentperf-max-agents``."""
+    return "--agentperf-" + name.replace("_", "-")
+
+
+def parse_value(name: str, text: str) -> Value:
+    """Parse the text of one knob.
+
+    Raises:
+        ConfigError: no number, not a finite one, or not one of the choices.
+    """
+    knob = next(k for k in knobs() if k.name == name)
+    choices: tuple[str, ...] = knob.metadata["choices"]
+    if choices and text not in choices:
+        raise ConfigError(f"{option_name(name)}: {text!r} is not one of {', '.join(choices)}")
+    kind = knob.type
+    if kind is int or kind is float:
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{option_name(name)} takes {wanted}, got {text!r}") from None
+    if tuple in (kind, getattr(kind, "__origin__", None)):
+        return tuple(part for part in text.splitlines() if part.strip())
+    if kind is not str and str not in get_args(kind):
+        raise ConfigError(f"{option_name(name)}: no parser for {kind}")
+    return text
+
+
+def make_settings(given: Mapping[str, Value]) -> Settings:
+    """Join what the user named with the mode's values and the defaults, and check the whole.
+
+    Raises:
+        ConfigError: a value is out of range or two of them contradict.
+    """
+    values: dict[str, Value] = {**(SMOKE if given.get("mode") == "smoke" else {}), **given}
+    if "start_agents" not in given and isinstance(limit := values.get("max_agents"), int):
+        values["start_agents"] = max(1, min(limit, Settings().start_agents))
+    settings = Settings(**values)  # pyright: ignore[reportArgumentType] parse_value made the types
+    for knob in knobs():
+        value = getattr(settings, knob.name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_range(knob.name, value)
+    if settings.max_agents < settings.start_agents:
+        raise ConfigError(
+            f"--agentperf-max-agents {settings.max_agents} is below --agentperf-start-agents "
+            f"{settings.start_agents}; raise the one or lower the other"
+        )
+    return settings
+
+
+def _check_range(name: str, value: float) -> None:
+    low = 0 if name not in _POSITIVE else None
+    if not value < float("inf") or (low is None and value <= 0) or value < 0:
+        wanted = "more than 0" if low is None else "0 or more"
+        raise ConfigError(f"{option_name(name)} must be {wanted}, got {value}")
+    if name == "resolution" and value >= 1:
+        raise ConfigError(f"{option_name(name)} is a share below 1, got {value}; 0.02 is 2 %")

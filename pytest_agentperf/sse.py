@@ -1,0 +1,48 @@
+"""Server-sent events: bytes in, the data of each event out (WHATWG HTML, section 9.2)."""
+
+__all__ = ["SSEDecoder"]
+
+
+class SSEDecoder:
+    """Split a byte stream into the ``data`` payloads of its events, however it was cut.
+
+    Accepts LF, CRLF and CR line ends. Comments and other fields are skipped.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take bytes and return the payload of every event that they complete."""
+        if self._after_cr and chunk:
+            # The last chunk ended in CR: a leading LF belongs to that same line end.
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        if chunk.endswith(b"\r"):
+            self._after_cr = True
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        events: list[bytes] = []
+        for line in lines:
+            if not line:
+                if self._data:
+                    events.append(b"\n".join(self._data))
+                    self._data.clear()
+            elif line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+        return events
+
+    def close(self) -> list[bytes]:
+        """Return an event that the stream's end left without its blank line.
+
+        The standard drops it; servers that forget the last blank line are common, and their last
+        event may hold the usage, so it is kept.
+        """
+        if self._rest.startswith(b"data:"):
+            self._data.append(self._rest[5:].removeprefix(b" "))
+        self._rest = b""
+        data, self._data = self._data, []
+        return [b"\n".join(data)] if data else []
