@@ -1,0 +1,251 @@
+"""Stored socket reads → tokens in time, text by channel, usage, failure. Runs after the stream.
+
+A token is the first non-empty ``content``, ``reasoning`` / ``reasoning_content`` /
+``reasoning_details`` text, ``refusal``, or tool-call name or arguments; role-only and empty deltas,
+the usage chunk and ``[DONE]`` are none (METHODOLOGY, section 3). A stream that holds an ``error``
+object, or ends without a finish_reason, or brings no token, has failed whatever its status was.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.sse import SSEDecoder
+
+__all__ = ["Answer", "AnswerReader", "Usage"]
+
+_OK = 200
+_SHOWN = 300
+_GAVE_UP = frozenset({"abort", "error"})
+"""How vLLM, SGLang and gateways end a stream that they could not finish."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Detail(msgspec.Struct):
+    text: str | None = None
+    summary: str | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    reasoning_details: list[_Detail] | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Token counts as the server reports them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer, decoded."""
+
+    first_byte_ns: int | None
+    token_ns: tuple[int, ...]
+    """Stamp of every token-bearing event."""
+    first_chunk_tokens: int | None
+    largest_read_ratio: float | None
+    usage: Usage | None
+    first_text: str
+    """What the first token-bearing event brought."""
+    reasoning: str
+    text: str
+    """Content, then tool calls as ``name`` and ``arguments``."""
+    reasoning_streamed: bool
+    tool_calls: int
+    finish_reason: str | None
+    error: str | None
+
+    @property
+    def osl_tokens(self) -> int | None:
+        """Output tokens by usage; ``None`` when the server reported none, or a negative number."""
+        return _count(self.usage.completion_tokens if self.usage else None)
+
+    @property
+    def isl_tokens(self) -> int | None:
+        """Prompt tokens by usage."""
+        return _count(self.usage.prompt_tokens if self.usage else None)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that the server had cached; ``None`` when it does not say."""
+        details = self.usage.prompt_tokens_details if self.usage else None
+        return _count(details.cached_tokens if details else None)
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Output tokens that were reasoning; ``None`` when the server does not say."""
+        details = self.usage.completion_tokens_details if self.usage else None
+        return _count(details.reasoning_tokens if details else None)
+
+
+def _count(value: int | None) -> int | None:
+    return value if value is not None and value >= 0 else None
+
+
+class AnswerReader:
+    """Decode one answer, read by read."""
+
+    def __init__(self) -> None:
+        self._sse = SSEDecoder()
+        self._decode = msgspec.json.Decoder(_Chunk, strict=False).decode
+        self._first_byte_ns: int | None = None
+        self._token_ns: list[int] = []
+        self._chars: dict[int, int] = {}
+        """Characters by index of the read that brought them."""
+        self._reads = 0
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._tools: list[str] = []
+        self._calls = 0
+        self._usage: Usage | None = None
+        self._first_chunk_tokens: int | None = None
+        self._first_text = ""
+        self._finish_reason: str | None = None
+        self._error: str | None = None
+
+    def feed(self, at_ns: int, data: bytes) -> None:
+        """Take the bytes of one read."""
+        if self._first_byte_ns is None:
+            self._first_byte_ns = at_ns
+        self._reads += 1
+        for event in self._sse.feed(data):
+            self._event(at_ns, event)
+
+    def finish(self, raw: RawAnswer) -> Answer:
+        """Return the whole answer, and why it failed if it did."""
+        last_ns = raw.reads[-1][0] if raw.reads else raw.end_ns
+        for event in self._sse.close():
+            self._event(last_ns, event)
+        total = sum(self._chars.values())
+        return Answer(
+            first_byte_ns=self._first_byte_ns,
+            token_ns=tuple(self._token_ns),
+            first_chunk_tokens=self._first_chunk(),
+            largest_read_ratio=max(self._chars.values()) / total if total else None,
+            usage=self._usage,
+            first_text=self._first_text,
+            reasoning="".join(self._reasoning),
+            text="".join((*self._content, *self._tools)),
+            reasoning_streamed=bool(self._reasoning),
+            tool_calls=self._calls,
+            finish_reason=self._finish_reason,
+            error=raw.error or self._failure(raw),
+        )
+
+    def _failure(self, raw: RawAnswer) -> str | None:
+        if raw.status != _OK:
+            body = b"".join(data for _, data in raw.reads)
+            return f"HTTP {raw.status}: {_message(body)}"
+        if self._error is not None:
+            return self._error
+        if self._finish_reason is None:
+            return "stream ended without finish_reason"
+        if self._finish_reason in _GAVE_UP:
+            return f"server gave up: finish_reason {self._finish_reason!r}"
+        return None if self._token_ns else "empty answer"
+
+    def _first_chunk(self) -> int | None:
+        if self._first_chunk_tokens is not None:
+            return self._first_chunk_tokens
+        told = self._usage.completion_tokens if self._usage else None
+        # As many events as tokens: each brought one.
+        return 1 if told and told == len(self._token_ns) else None
+
+    def _event(self, at_ns: int, data: bytes) -> None:
+        if data.strip() == b"[DONE]":
+            return
+        try:
+            chunk = self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+            self._error = self._error or f"malformed event: {broken}"
+            return
+        if chunk.error is not None:
+            self._error = self._error or f"error in stream: {_message(data)}"
+            return
+        bears = [self._choice(choice) for choice in chunk.choices or ()]
+        self._usage = chunk.usage or self._usage
+        if any(bears):
+            if not self._token_ns and chunk.usage is not None:
+                # 0 beside a token is a server that counts only at the end.
+                self._first_chunk_tokens = _count(chunk.usage.completion_tokens) or None
+            self._token_ns.append(at_ns)
+
+    def _choice(self, choice: _Choice) -> bool:
+        self._finish_reason = choice.finish_reason or self._finish_reason
+        return choice.delta is not None and self._delta(choice.delta)
+
+    def _delta(self, delta: _Delta) -> bool:
+        # Both names with the same text are one text, sent twice for old clients.
+        thought = delta.reasoning or delta.reasoning_content or _details(delta.reasoning_details)
+        said = delta.content or delta.refusal or ""
+        called = ""
+        for call in delta.tool_calls or ():
+            if call.function is not None:
+                self._calls += bool(call.function.name)
+                called += (call.function.name or "") + (call.function.arguments or "")
+        for text, channel in (
+            (thought, self._reasoning),
+            (said, self._content),
+            (called, self._tools),
+        ):
+            if text:
+                channel.append(text)
+        chars = len(thought) + len(said) + len(called)
+        if not chars:
+            return False
+        if not self._token_ns:
+            self._first_text += thought + said + called
+        self._chars[self._reads] = self._chars.get(self._reads, 0) + chars
+        return True
+
+
+def _details(details: list[_Detail] | None) -> str:
+    return "".join(d.text or d.summary or "" for d in details or ())
+
+
+def _message(body: bytes) -> str:
+    """Find the human part of an error body; servers use four shapes and plain text."""
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body[:_SHOWN].decode("utf-8", "replace").strip() or "(no body)"
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]  # pyright: ignore[reportUnknownVariableType] foreign JSON
+    return str(found)[:_SHOWN]  # pyright: ignore[reportUnknownArgumentType] foreign JSON

@@ -1,0 +1,100 @@
+"""The bytes of a chat completion request.
+
+Messages are encoded once and joined per request, so that a prompt costs a copy and not a
+serialisation, and equal messages are equal bytes, which keeps the server's prefix cache honest.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf.trajectory import Message
+
+__all__ = ["ChatEncoder"]
+
+_json = msgspec.json.Encoder().encode
+_PER_REQUEST = ("tools", "ignore_eos")
+"""Fields that a request may bring its own value for; a key that stood twice is an error to some."""
+
+
+class ChatEncoder:
+    """Encode requests for one model."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        request: Mapping[str, Any],
+        reasoning_field: str,
+        max_tokens: int,
+        output: str,
+    ) -> None:
+        """Fix what all requests share.
+
+        Args:
+            model: name as the server knows it.
+            request: further body fields, such as sampling; ours win over theirs.
+            reasoning_field: message field in which recorded reasoning goes back.
+            max_tokens: cap of one answer.
+            output: ``natural``, ``recorded`` (recorded length as cap) or ``exact`` (and no less).
+        """
+        self._reasoning_field = reasoning_field
+        self._max_tokens = max_tokens
+        self._output = output
+        fields = {
+            **request,
+            "model": model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        self._tail = {key: fields.pop(key) for key in _PER_REQUEST if key in fields}
+        for key in ("messages", "max_tokens"):
+            fields.pop(key, None)
+        self._head = _json(fields)[:-1] + b',"messages":['
+
+    def message(self, message: Message, *, salt: str = "") -> bytes:
+        """Encode one message, with the salt on a line of its own before its content."""
+        fields: dict[str, Any] = {"role": message.role, "content": _salted(message.content, salt)}
+        if message.reasoning is not None:
+            fields[self._reasoning_field] = message.reasoning
+        if message.tool_calls:
+            fields["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in message.tool_calls
+            ]
+        if message.tool_call_id is not None:
+            fields["tool_call_id"] = message.tool_call_id
+        if message.name is not None:
+            fields["name"] = message.name
+        return _json(fields)
+
+    def body(
+        self,
+        messages: Iterable[bytes],
+        tools: tuple[Mapping[str, Any], ...],
+        recorded_osl_tokens: int | None,
+    ) -> bytes:
+        """Join encoded messages into a request body."""
+        tail: dict[str, Any] = {"max_tokens": self._max_tokens, **self._tail}
+        if self._output != "natural" and recorded_osl_tokens:
+            tail["max_tokens"] = min(recorded_osl_tokens, self._max_tokens)
+            if self._output == "exact":
+                tail["ignore_eos"] = True
+        if tools:
+            tail["tools"] = tools
+        return b"".join((self._head, b",".join(messages), b"],", _json(tail)[1:]))
+
+
+def _salted(
+    content: str | list[dict[str, Any]] | None, salt: str
+) -> str | list[dict[str, Any]] | None:
+    if not salt:
+        return content
+    if isinstance(content, list):
+        return [{"type": "text", "text": salt + "\n"}, *content]
+    return f"{salt}\n{content or ''}"
