@@ -1,0 +1,280 @@
+"""Every formula once: TTFT, output speed, throughput, percentiles (METHODOLOGY, section 3)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_agentperf.records import Measurement, TurnRecord, Window
+
+__all__ = [
+    "STATISTICS",
+    "Distribution",
+    "Metrics",
+    "distribution",
+    "first_chunk_speed_tok_per_s",
+    "is_bundled",
+    "largest_burst",
+    "members",
+    "output_speed_tok_per_s",
+    "summarize",
+    "throughput_tok_per_s",
+    "ttft_s",
+]
+
+_QUANTILES = {"p05": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99}
+STATISTICS = ("mean", *_QUANTILES)
+"""Names that a limit may ask of a distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """Percentiles of ``n`` values; ``inf`` where failed requests reach into a percentile."""
+
+    n: int
+    mean: float
+    p05: float
+    p10: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+    p95: float
+    p99: float
+
+    def statistic(self, name: str) -> float:
+        """Return one of `STATISTICS` by name."""
+        return float(getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """One phase in numbers; ``None`` where nothing was there to measure."""
+
+    agents: int
+    window_s: float
+    requests: int
+    """Members: requests sent inside the window."""
+    failed: int
+    errors: dict[str, int]
+    """Reason of failure, and how many members failed for it."""
+    error_ratio: float
+    ttft_s: Distribution | None
+    output_speed_tok_per_s: Distribution | None
+    first_chunk_speed_tok_per_s: Distribution | None
+    unbundled_speed_tok_per_s: Distribution | None
+    """Output speed without the answers of which one read brought more than half."""
+    e2e_s: Distribution | None
+    isl_tokens: Distribution | None
+    osl_tokens: Distribution | None
+    undefined_speed_ratio: float
+    bundled_ratio: float
+    hidden_reasoning_ratio: float
+    length_cut_ratio: float
+    """Answers that ended at ``max_tokens``, over answers."""
+    throughput_tok_per_s: float
+    cached_ratio: float | None
+    """Cached over prompt tokens; ``None`` when the server reports none."""
+    first_turn_cached_ratio: float | None
+    trajectories: int
+    """Trajectories completed in the phase."""
+    in_flight: float
+    """Requests in flight, mean over the window."""
+    slip_s: Distribution | None
+    """How late requests were sent against their schedule."""
+    sends_in_10ms: int
+    """Largest number of requests sent within 10 ms: lock step shows here."""
+    token_ratio: float | None
+    """Median of usage over local token counts; ``None`` without a tokenizer."""
+    osl_vs_recorded: float | None
+    """Output tokens over recorded output tokens, in sum."""
+    reconnects: int
+
+
+def distribution(values: Iterable[float]) -> Distribution | None:
+    """Return percentiles by linear interpolation (NumPy's default), ``None`` for no values.
+
+    Infinite values are allowed: a percentile that leans on one is infinite.
+    """
+    data = np.sort(np.asarray(list(values), dtype=np.float64))
+    if data.size == 0:
+        return None
+    return Distribution(
+        n=int(data.size),
+        mean=float(data.mean()),
+        **{name: _quantile(data, q) for name, q in _QUANTILES.items()},
+    )
+
+
+def _quantile(data: "np.ndarray[tuple[int], np.dtype[np.float64]]", percent: float) -> float:
+    # NumPy's own formula, but a zero weight on an infinite neighbour must not give NaN.
+    at = (data.size - 1) * percent / 100
+    low = math.floor(at)
+    weight = at - low
+    if weight == 0 or math.isinf(data[low]):
+        return float(data[low])
+    return float(data[low] + weight * (data[low + 1] - data[low]))
+
+
+def ttft_s(turn: TurnRecord) -> float:
+    """Return first token − sent; infinite for a failed request."""
+    if turn.error is not None or turn.first_token_ns is None:
+        return math.inf
+    return (turn.first_token_ns - turn.sent_ns) / 1e9
+
+
+def _span_s(turn: TurnRecord) -> float:
+    if turn.first_token_ns is None or turn.last_token_ns is None:
+        return 0.0
+    return (turn.last_token_ns - turn.first_token_ns) / 1e9
+
+
+def output_speed_tok_per_s(turn: TurnRecord) -> float | None:
+    """Return (OSL − 1) / (last token − first token), as agentperf-local computes it.
+
+    0 for a failed request; ``None`` (undefined) where OSL < 2 or the span is zero.
+    """
+    if turn.error is not None:
+        return 0.0
+    span = _span_s(turn)
+    if turn.osl_tokens is None or turn.osl_tokens < 2 or span <= 0:  # noqa: PLR2004 METHODOLOGY §3
+        return None
+    return (turn.osl_tokens - 1) / span
+
+
+def first_chunk_speed_tok_per_s(turn: TurnRecord) -> float | None:
+    """Return (OSL − tokens of the first chunk) / span: what bundling cannot inflate.
+
+    0 for a failed request; ``None`` where that is undefined or the first chunk's count unknown.
+    """
+    if turn.error is not None:
+        return 0.0
+    if output_speed_tok_per_s(turn) is None or turn.first_chunk_tokens is None:
+        return None
+    return ((turn.osl_tokens or 0) - turn.first_chunk_tokens) / _span_s(turn)
+
+
+def is_bundled(turn: TurnRecord) -> bool:
+    """Tell whether one read brought more than half of the answer."""
+    return turn.error is None and (turn.largest_read_ratio or 0) > 0.5  # noqa: PLR2004 METHODOLOGY §3
+
+
+def members(turns: Iterable[TurnRecord], window: Window) -> tuple[TurnRecord, ...]:
+    """Return the requests that count: those sent inside the window, however they ended."""
+    return tuple(t for t in turns if window.holds(t.sent_ns))
+
+
+def throughput_tok_per_s(turns: Iterable[TurnRecord], window: Window) -> float:
+    """Return output tokens received inside the window over its length.
+
+    Each request's tokens are spread evenly over its token-bearing events, requests sent before
+    the window included.
+    """
+    tokens = 0.0
+    for turn in turns:
+        if not turn.osl_tokens or not turn.token_offsets_us:
+            continue
+        offsets = np.frombuffer(turn.token_offsets_us, dtype="<u4").astype(np.int64)
+        at_ns = turn.sent_ns + offsets * 1000
+        inside = np.count_nonzero((at_ns >= window.start_ns) & (at_ns < window.end_ns))
+        tokens += turn.osl_tokens * inside / offsets.size
+    return tokens / window.length_s if window.length_s > 0 else 0.0
+
+
+def largest_burst(sent_ns: Iterable[int], *, within_ns: int = 10_000_000) -> int:
+    """Return the largest number of sends that lie within a span."""
+    stamps = np.sort(np.asarray(list(sent_ns), dtype=np.int64))
+    ends = np.searchsorted(stamps, stamps + within_ns, side="left")
+    return int((ends - np.arange(stamps.size)).max(initial=0))
+
+
+def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
+    """Turn one phase into its metrics.
+
+    Args:
+        measurement: the phase as seen.
+        speed: which output speed is the judged one, ``usage`` or ``first-chunk``.
+    """
+    window = measurement.window
+    inside = members(measurement.turns, window)
+    answered = [t for t in inside if t.error is None]
+    by_usage = [(t, output_speed_tok_per_s(t)) for t in inside]
+    by_first_chunk = [first_chunk_speed_tok_per_s(t) for t in inside]
+    first_chunk = distribution(_known(by_first_chunk))
+    usage = distribution(_known(s for _, s in by_usage))
+    judged = by_first_chunk if speed == "first-chunk" else [s for _, s in by_usage]
+    return Metrics(
+        agents=measurement.agents,
+        window_s=window.length_s,
+        requests=len(inside),
+        failed=len(inside) - len(answered),
+        errors=_count(t.error for t in inside if t.error is not None),
+        error_ratio=_share(len(inside) - len(answered), len(inside)),
+        ttft_s=distribution(ttft_s(t) for t in inside),
+        output_speed_tok_per_s=first_chunk if speed == "first-chunk" else usage,
+        first_chunk_speed_tok_per_s=first_chunk,
+        unbundled_speed_tok_per_s=distribution(_known(s for t, s in by_usage if not is_bundled(t))),
+        e2e_s=distribution((t.end_ns - t.sent_ns) / 1e9 for t in answered),
+        isl_tokens=distribution(_known(t.isl_tokens for t in answered)),
+        osl_tokens=distribution(_known(t.osl_tokens for t in answered)),
+        undefined_speed_ratio=_share(judged.count(None), len(inside)),
+        bundled_ratio=_share(sum(map(is_bundled, answered)), len(answered)),
+        hidden_reasoning_ratio=_share(sum(map(_hides_reasoning, answered)), len(answered)),
+        length_cut_ratio=_share(sum(t.finish_reason == "length" for t in answered), len(answered)),
+        throughput_tok_per_s=throughput_tok_per_s(measurement.turns, window),
+        cached_ratio=_cached_ratio(answered),
+        first_turn_cached_ratio=_cached_ratio([t for t in answered if t.turn == 0]),
+        trajectories=sum(t.last_turn and t.error is None for t in measurement.turns),
+        in_flight=_in_flight(measurement.turns, window),
+        slip_s=distribution((t.sent_ns - t.scheduled_ns) / 1e9 for t in inside),
+        sends_in_10ms=largest_burst(t.sent_ns for t in inside),
+        token_ratio=_token_ratio(answered),
+        osl_vs_recorded=_osl_vs_recorded(answered),
+        reconnects=sum(t.reconnected for t in inside),
+    )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [v for v in values if v is not None]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _count(reasons: Iterable[str | None]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[str(reason)] = counts.get(str(reason), 0) + 1
+    return counts
+
+
+def _hides_reasoning(turn: TurnRecord) -> bool:
+    return bool(turn.reasoning_tokens) and not turn.reasoning_streamed
+
+
+def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:
+    known = [t for t in turns if t.cached_tokens is not None and t.isl_tokens]
+    total = sum(t.isl_tokens or 0 for t in known)
+    return sum(t.cached_tokens or 0 for t in known) / total if total else None
+
+
+def _in_flight(turns: Iterable[TurnRecord], window: Window) -> float:
+    busy_ns = sum(
+        max(0, min(t.end_ns, window.end_ns) - max(t.sent_ns, window.start_ns)) for t in turns
+    )
+    return busy_ns / 1e9 / window.length_s if window.length_s > 0 else 0.0
+
+
+def _token_ratio(turns: Iterable[TurnRecord]) -> float | None:
+    ratios = [
+        t.osl_tokens / t.local_osl_tokens for t in turns if t.osl_tokens and t.local_osl_tokens
+    ]
+    return float(np.median(ratios)) if ratios else None
+
+
+def _osl_vs_recorded(turns: Iterable[TurnRecord]) -> float | None:
+    known = [t for t in turns if t.recorded_osl_tokens and t.osl_tokens is not None]
+    recorded = sum(t.recorded_osl_tokens or 0 for t in known)
+    return sum(t.osl_tokens or 0 for t in known) / recorded if recorded else None

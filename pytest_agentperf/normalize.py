@@ -1,0 +1,186 @@
+"""The system under test, and a capacity per accelerator, system, megawatt, dollar and rack."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.fields import count_of, mapping_of, number_of, text_of
+
+__all__ = ["Capacity", "Normalized", "System", "normalize", "parse_system"]
+
+_KEYS = (
+    "version", "name", "provider", "systems", "nodes", "racks", "accelerators",
+    "price_usd_per_hour", "engine", "notes",
+)  # fmt: skip
+_ACCELERATOR_KEYS = ("name", "count", "tdp_w", "memory_gib")
+_LEAST_TDP_W = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What was measured, as its owner declares it."""
+
+    name: str
+    accelerator: str
+    accelerators: int
+    """All accelerators of all systems."""
+    tdp_w: float | None = None
+    """Thermal design power of one accelerator, watts."""
+    memory_gib: float | None = None
+    systems: int = 1
+    nodes: int | None = None
+    racks: float | None = None
+    price_usd_per_hour: float | None = None
+    """Price of everything that was measured, US dollars an hour."""
+    provider: str | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notes: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalized:
+    """One quantity over what it took; ``None`` with the reason in ``missing``."""
+
+    per_accelerator: float | None
+    per_system: float | None
+    per_megawatt: float | None
+    """By measured mean power of the accelerators, not by TDP."""
+    per_kw_tdp: float | None
+    per_usd_per_hour: float | None
+    per_rack: float | None
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How many agents one tier carries, and how that was found."""
+
+    model: str
+    tier: str
+    agents: int
+    """Largest number found to pass; 0: not even one."""
+    status: str
+    """``found``, ``at-limit`` (at least ``agents``), ``unsupported``, ``invalid`` or ``open``."""
+    first_failing: int | None
+    limited_by: tuple[str, ...]
+    """Limits missed at ``first_failing``, or ``search limit``."""
+    passing_phase: int | None
+    failing_phase: int | None
+    passes_above_failure: tuple[int, ...]
+    throughput_tok_per_s: float | None
+    """Output throughput at ``agents``."""
+    mean_power_w: float | None
+    per: Normalized
+    """Agents, normalised."""
+    throughput_per: Normalized
+    """Output tokens per second, normalised."""
+    explanation: str = ""
+
+    @property
+    def per_accelerator(self) -> float | None:
+        """Agents per accelerator."""
+        return self.per.per_accelerator
+
+    @property
+    def per_system(self) -> float | None:
+        """Agents per system."""
+        return self.per.per_system
+
+    @property
+    def per_megawatt(self) -> float | None:
+        """Agents per megawatt of measured accelerator power."""
+        return self.per.per_megawatt
+
+    @property
+    def label(self) -> str:
+        """The answer as printed: ``12``, ``≥ 256``, ``not supported``, ``invalid``."""
+        named = {"unsupported": "0 (not supported)", "invalid": "invalid", "open": "not finished"}
+        if self.status == "at-limit":
+            return f"≥ {self.agents}"
+        return named.get(self.status, str(self.agents))
+
+
+def normalize(
+    value: float, system: System | None, *, mean_power_w: float | None, power_reason: str | None
+) -> Normalized:
+    """Divide a quantity of the whole deployment by what it took.
+
+    Args:
+        value: agents, or output tokens per second.
+        system: ``None`` when no system.yaml was given.
+        mean_power_w: measured power of all accelerators, watts.
+        power_reason: why there is none.
+    """
+    divisors: dict[str, tuple[float | None, str]] = {
+        "per_accelerator": (system and system.accelerators, "system.yaml: accelerators"),
+        "per_system": (system and system.systems, "system.yaml: systems"),
+        "per_megawatt": (mean_power_w and mean_power_w / 1e6, power_reason or "no power reading"),
+        "per_kw_tdp": (
+            system and system.tdp_w and system.tdp_w * system.accelerators / 1e3,
+            "system.yaml: accelerators.tdp_w",
+        ),
+        "per_usd_per_hour": (
+            system and system.price_usd_per_hour,
+            "system.yaml: price_usd_per_hour",
+        ),
+        "per_rack": (system and system.racks, "system.yaml: racks"),
+    }
+    return Normalized(
+        **{name: value / divisor if divisor else None for name, (divisor, _) in divisors.items()},
+        missing={
+            name: reason if system or name == "per_megawatt" else "no --system file"
+            for name, (divisor, reason) in divisors.items()
+            if not divisor
+        },
+    )
+
+
+def parse_system(text: str, where: str) -> System:
+    """Parse a system.yaml.
+
+    Raises:
+        ConfigError: not YAML, an unknown key, a missing count, an implausible TDP.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as broken:
+        raise ConfigError(f"{where}: not YAML: {broken}") from broken
+    root = mapping_of(document, where, _KEYS)
+    if root.get("version") != 1:
+        raise ConfigError(f"{where}: version is {root.get('version')!r}; write 'version: 1'")
+    gpus = mapping_of(root.get("accelerators"), f"{where}: accelerators", _ACCELERATOR_KEYS)
+
+    def number(fields: Mapping[str, Any], key: str) -> float | None:
+        return number_of(fields[key], f"{where}: {key}") if fields.get(key) is not None else None
+
+    def text_or_none(key: str) -> str | None:
+        return text_of(root[key], f"{where}: {key}") if root.get(key) is not None else None
+
+    tdp_w = number(gpus, "tdp_w")
+    if tdp_w is not None and tdp_w < _LEAST_TDP_W:
+        raise ConfigError(
+            f"{where}: accelerators.tdp_w is {tdp_w:g}; it is in watts of one accelerator: is "
+            f"{tdp_w:g} in kilowatts?"
+        )
+    price = number(root, "price_usd_per_hour")
+    racks = number(root, "racks")
+    for key, value in (("price_usd_per_hour", price), ("racks", racks)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{where}: {key} must be more than 0, got {value:g}")
+    return System(
+        name=text_of(root.get("name"), f"{where}: name"),
+        accelerator=text_of(gpus.get("name"), f"{where}: accelerators.name"),
+        accelerators=count_of(gpus.get("count"), f"{where}: accelerators.count"),
+        tdp_w=tdp_w,
+        memory_gib=number(gpus, "memory_gib"),
+        systems=count_of(root.get("systems", 1), f"{where}: systems"),
+        nodes=None if root.get("nodes") is None else count_of(root["nodes"], f"{where}: nodes"),
+        racks=racks,
+        price_usd_per_hour=price,
+        provider=text_or_none("provider"),
+        engine=mapping_of(root.get("engine", {}), f"{where}: engine"),
+        notes=text_or_none("notes"),
+    )

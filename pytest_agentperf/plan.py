@@ -1,0 +1,175 @@
+"""Which agent sends what, when: cut to the context, tool times, assignments, salts. All seeded."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.trajectory import Dataset, Message, Trajectory, Turn, prompts
+
+__all__ = ["Assignment", "Plan", "make_plan", "salt", "salts", "start_offsets_s"]
+
+_BYTES_PER_TOKEN = 4
+_MEDIAN_TOOL_S = 1.0
+_SIGMA_TOOL = 0.978
+"""ln 5 / 1.645: a lognormal with median 1 s has its P95 at 5 s (METHODOLOGY, section 1)."""
+_LEAST_TOOL_S = 0.05
+_SALT_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A dataset as one model will be asked to replay it."""
+
+    trajectories: tuple[Trajectory, ...]
+    """In order of id; every turn's ``tool_s`` is final."""
+    prompts: int
+    cut_turns: int
+    """Turns left out because their prompt and answer would not fit the model's context."""
+    dropped: int
+    """Trajectories of which not even the first turn fits."""
+    estimated_isl: int
+    """Turns without a recorded ISL, judged by four bytes a token."""
+    sampled_tools: int
+    """Turns whose tool time was drawn instead of recorded."""
+
+
+def make_plan(
+    dataset: Dataset,
+    *,
+    context_tokens: int,
+    max_tokens: int,
+    tool_delay: str,
+    max_tool_s: float,
+    seed: int,
+) -> Plan:
+    """Cut every trajectory to the context and fix every tool time.
+
+    A trajectory ends before its first prompt whose ISL + max_tokens passes the limit.
+
+    Raises:
+        ConfigError: nothing is left to replay.
+    """
+    kept: list[Trajectory] = []
+    cut = estimated = sampled = 0
+    for trajectory in sorted(dataset.trajectories, key=lambda t: t.id):
+        lengths, guessed = _isl_tokens(trajectory)
+        fits = next(
+            (i for i, isl in enumerate(lengths) if isl + max_tokens > context_tokens), len(lengths)
+        )
+        cut += len(lengths) - fits
+        estimated += guessed
+        if fits:
+            turns, drawn = _with_tool_times(trajectory, fits, tool_delay, max_tool_s, seed)
+            sampled += drawn
+            kept.append(replace(trajectory, turns=turns))
+    if not kept:
+        raise ConfigError(
+            f"dataset {dataset.name!r}: no trajectory fits a context of {context_tokens} tokens "
+            f"with {max_tokens} for the answer; lower --agentperf-max-tokens or take another one"
+        )
+    return Plan(
+        trajectories=tuple(kept),
+        prompts=sum(len(t.turns) for t in kept),
+        cut_turns=cut,
+        dropped=len(dataset.trajectories) - len(kept),
+        estimated_isl=estimated,
+        sampled_tools=sampled,
+    )
+
+
+def _isl_tokens(trajectory: Trajectory) -> tuple[list[int], int]:
+    lengths: list[int] = []
+    guessed = 0
+    for turn, prompt in zip(trajectory.turns, prompts(trajectory), strict=True):
+        if turn.recorded_isl_tokens is None:
+            guessed += 1
+            lengths.append(sum(map(_size, prompt)) // _BYTES_PER_TOKEN)
+        else:
+            lengths.append(turn.recorded_isl_tokens)
+    return lengths, guessed
+
+
+def _size(message: Message) -> int:
+    calls = sum(len(c.name) + len(c.arguments) for c in message.tool_calls)
+    return len(str(message.content or "")) + len(message.reasoning or "") + calls
+
+
+def _with_tool_times(
+    trajectory: Trajectory, fits: int, tool_delay: str, max_tool_s: float, seed: int
+) -> tuple[tuple[Turn, ...], int]:
+    turns: list[Turn] = []
+    drawn = 0
+    for index, turn in enumerate(trajectory.turns[:fits]):
+        seconds = None if tool_delay == "sampled" else turn.tool_s
+        if tool_delay == "none" or (index == len(trajectory.turns) - 1 and seconds is None):
+            seconds = 0.0
+        elif seconds is None:
+            drawn += 1
+            seconds = _draw_tool_s(f"{seed}/{trajectory.id}/{index}")
+        turns.append(replace(turn, tool_s=min(seconds, max_tool_s)))
+    return tuple(turns), drawn
+
+
+def _draw_tool_s(key: str) -> float:
+    digest = _digest(key)
+    one, two = (int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8))
+    normal = math.sqrt(-2 * math.log(1 - one)) * math.cos(2 * math.pi * two)
+    return max(_LEAST_TOOL_S, _MEDIAN_TOOL_S * math.exp(_SIGMA_TOOL * normal))
+
+
+class Assignment:
+    """Which trajectory an agent replays: its own endless shuffle of the dataset.
+
+    A function of (seed, agent) alone, so the same in every phase whatever the number of agents.
+    """
+
+    def __init__(self, *, seed: int, agent: int, trajectories: int) -> None:
+        self._key = f"{seed}/{agent}"
+        self._count = trajectories
+        self._cycle = -1
+        self._order: Sequence[int] = ()
+
+    def index(self, ordinal: int) -> int:
+        """Return the trajectory of the agent's ``ordinal``-th run, counted from 0."""
+        cycle, place = divmod(ordinal, self._count)
+        if cycle != self._cycle:
+            self._cycle = cycle
+            self._order = sorted(
+                range(self._count), key=lambda i: _digest(f"{self._key}/{cycle}/{i}")
+            )
+        return self._order[place]
+
+
+def salt(key: str) -> str:
+    """Return 32 digits separated by blanks: always the same number of tokens."""
+    number = int.from_bytes(_digest(key), "big") % 10**_SALT_DIGITS
+    return " ".join(f"{number:0{_SALT_DIGITS}d}")
+
+
+def salts(kind: str, *, run: str, phase: int, agent: int, ordinal: int) -> tuple[str, ...]:
+    """Return the salts of the first messages of one trajectory's run.
+
+    Args:
+        kind: ``trajectory`` salts the first message; ``two-level`` gives all trajectories of a
+            phase one salt there, so that a shared system prompt stays shared, and salts the second
+            message by itself; ``none`` salts nothing.
+        run: id of the run; phase, agent and ordinal say which trajectory.
+        phase: number of the phase.
+        agent: number of the agent.
+        ordinal: which trajectory of the agent's sequence.
+    """
+    own = salt(f"{run}/{phase}/{agent}/{ordinal}")
+    if kind == "trajectory":
+        return (own,)
+    return (salt(f"{run}/{phase}"), own) if kind == "two-level" else ()
+
+
+def start_offsets_s(agents: int, spread_s: float) -> tuple[float, ...]:
+    """Spread the starts evenly over a span, the first at 0; never in one burst."""
+    return tuple(spread_s * i / agents for i in range(agents))
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,158 @@
+"""SLO tiers: what a deployment must keep, and the judgement of one measurement."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pytest_agentperf.metrics import Distribution, Metrics
+
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "Finding",
+    "Limit",
+    "ModelSpec",
+    "Outcome",
+    "SLOTier",
+    "Verdict",
+    "judge",
+]
+
+Outcome = Literal["pass", "fail", "invalid"]
+"""A number that cannot be trusted is *invalid*, never a pass and never a fail."""
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "output_speed_tok_per_s": True,
+    "first_chunk_speed_tok_per_s": True,
+    "ttft_s": False,
+    "e2e_s": False,
+}
+"""Metrics a limit may name. The direction belongs to the metric and is nobody's to choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One bound on one statistic of one metric."""
+
+    metric: str
+    statistic: str
+    value: float
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Tell whether the value is a lower bound."""
+        return HIGHER_IS_BETTER[self.metric]
+
+    @property
+    def name(self) -> str:
+        """``ttft_s.p95``."""
+        return f"{self.metric}.{self.statistic}"
+
+    @property
+    def sign(self) -> str:
+        """``>=`` or ``<=``."""
+        return ">=" if self.higher_is_better else "<="
+
+    def met_by(self, observed: float) -> bool:
+        """Tell whether a value is inside; a value on the limit is."""
+        return (operator.ge if self.higher_is_better else operator.le)(observed, self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SLOTier:
+    """A named set of limits for one model; ``metrics in tier`` asks whether all are met."""
+
+    model: str
+    name: str
+    limits: tuple[Limit, ...]
+    max_error_ratio: float = 0.01
+    min_agents: int = 1
+
+    def __contains__(self, metrics: object) -> bool:
+        return isinstance(metrics, Metrics) and judge(self, metrics).outcome == "pass"
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model's tiers and what each of its requests must carry."""
+
+    model: str
+    tiers: tuple[SLOTier, ...]
+    aliases: tuple[str, ...] = ()
+    context_tokens: int = 131_072
+    max_tokens: int | None = None
+    request: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Body fields of every request: sampling, reasoning effort."""
+    reasoning_field: str = "reasoning_content"
+    """Message field in which recorded reasoning goes back to the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One limit against what was observed."""
+
+    limit: str
+    sign: str
+    bound: float
+    observed: float | None
+    """``None``: nothing there to measure. ``inf``: failed requests reach into the percentile."""
+    n: int
+    met: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of one phase by one tier."""
+
+    tier: str
+    agents: int
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    reasons: tuple[str, ...] = ()
+    """Why it is invalid."""
+
+
+def judge(tier: SLOTier, metrics: Metrics, *, invalid: Sequence[str] = ()) -> Verdict:
+    """Judge one phase by one tier.
+
+    Args:
+        tier: the limits.
+        metrics: the phase.
+        invalid: reasons, if any, why the phase cannot be trusted.
+    """
+    findings = [_find(limit, metrics) for limit in tier.limits]
+    errors = Finding(
+        limit="error_ratio",
+        sign="<=",
+        bound=tier.max_error_ratio,
+        observed=metrics.error_ratio,
+        n=metrics.requests,
+        met=metrics.error_ratio <= tier.max_error_ratio,
+    )
+    reasons = [*invalid, *(f"{f.limit}: no value" for f in findings if f.observed is None)]
+    if not metrics.requests:
+        reasons.append("no request was sent in the steady window")
+    met = all(f.met for f in (*findings, errors))
+    return Verdict(
+        tier=tier.name,
+        agents=metrics.agents,
+        outcome="invalid" if reasons else "pass" if met else "fail",
+        findings=(*findings, errors),
+        reasons=tuple(reasons),
+    )
+
+
+def _find(limit: Limit, metrics: Metrics) -> Finding:
+    values: Distribution | None = getattr(metrics, limit.metric)
+    observed = None if values is None else values.statistic(limit.statistic)
+    return Finding(
+        limit=limit.name,
+        sign=limit.sign,
+        bound=limit.value,
+        observed=observed,
+        n=0 if values is None else values.n,
+        met=observed is not None and limit.met_by(observed),
+    )

@@ -1,0 +1,110 @@
+"""When a phase is steady, and when it may end (METHODOLOGY, section 2).
+
+The window opens ``settle_s`` after the last agent sent its first request, and closes when all three
+floors are met at once. Trajectories count from the start of the phase; the length is the window's.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_agentperf.records import TurnRecord
+
+__all__ = ["Floors", "PhaseState"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """What a phase must reach, joined by AND."""
+
+    min_trajectories: int
+    min_trajectories_per_agent: int
+    min_steady_s: float
+
+
+class PhaseState:
+    """Follow one phase; told what happened, never asks a clock."""
+
+    def __init__(self, *, agents: int, settle_s: float, floors: Floors) -> None:
+        self._agents = agents
+        self._settle_ns = int(settle_s * 1e9)
+        self._floors = floors
+        self._first_sent: dict[int, int] = {}
+        self._completed: Counter[int] = Counter()
+        self.ended = 0
+        """Requests that have ended, failed ones included."""
+        self.failed = 0
+        self.failed_in_a_row = 0
+        """Failures since the last answer; a timeout is slowness, and counts for neither."""
+        self._began_ns: int | None = None
+
+    @property
+    def hopeless_run(self) -> int:
+        """So many failures in a row mean that nothing answers any more."""
+        return max(50, 3 * self._agents)
+
+    def started(self, first_sent_ns: Mapping[int, int]) -> None:
+        """These agents sent their first request, each at its instant."""
+        for agent, sent_ns in first_sent_ns.items():
+            self._first_sent.setdefault(agent, sent_ns)
+        self._began_ns = min(self._first_sent.values(), default=None)
+
+    def turn(self, record: TurnRecord) -> None:
+        """A request has ended."""
+        self.ended += 1
+        if record.error is not None:
+            self.failed += 1
+            self.failed_in_a_row += not record.error.startswith("timeout")
+            return
+        self.failed_in_a_row = 0
+        if record.last_turn:
+            self._completed[record.agent] += 1
+
+    @property
+    def opens_ns(self) -> int | None:
+        """When the window opens; ``None`` until every agent has sent."""
+        if len(self._first_sent) < self._agents:
+            return None
+        return max(self._first_sent.values()) + self._settle_ns
+
+    @property
+    def first_sent_ns(self) -> tuple[int, ...]:
+        """First sends in order of agent."""
+        return tuple(at for _, at in sorted(self._first_sent.items()))
+
+    def left_s(self, now_ns: int) -> float | None:
+        """Estimate the seconds until the floors are met at the pace so far; ``None``: unknown."""
+        opens = self.opens_ns
+        if opens is None or self._began_ns is None:
+            return None
+        floors = self._floors
+        left = max(0.0, floors.min_steady_s - (now_ns - opens) / 1e9)
+        slowest = min(self._completed[a] for a in self._first_sent)
+        pace = (
+            (self._completed.total(), floors.min_trajectories),
+            (slowest, floors.min_trajectories_per_agent),
+        )
+        for done, wanted in pace:
+            if done < wanted:
+                if not done:
+                    return None
+                left = max(left, (now_ns - self._began_ns) / 1e9 * (wanted / done - 1))
+        return left
+
+    def missing(self, now_ns: int) -> tuple[str, ...]:
+        """Return what keeps the window open, in words; empty when it may close."""
+        opens = self.opens_ns
+        if opens is None:
+            return (f"{self._agents - len(self._first_sent)} agents have not started",)
+        floors = self._floors
+        out: list[str] = []
+        steady_s = (now_ns - opens) / 1e9
+        if steady_s < floors.min_steady_s:
+            out.append(f"{max(steady_s, 0):.0f} of {floors.min_steady_s:.0f} s steady")
+        done = self._completed.total()
+        if done < floors.min_trajectories:
+            out.append(f"{done} of {floors.min_trajectories} trajectories")
+        slowest = min((self._completed[a] for a in self._first_sent), default=0)
+        if slowest < floors.min_trajectories_per_agent:
+            out.append(f"slowest agent at {slowest} of {floors.min_trajectories_per_agent}")
+        return tuple(out)
