@@ -1,0 +1,164 @@
+"""One agent: replay trajectory after trajectory, turn by turn, waiting out the tool times."""
+
+import asyncio
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.plan import Assignment, salts
+from pytest_agentperf.protocols import Connection
+from pytest_agentperf.records import RawAnswer, TurnRecord
+from pytest_agentperf.trajectory import Message, Trajectory, Turn
+from pytest_agentperf.wire import ChatEncoder
+
+__all__ = ["Agent", "EncodedTrajectory", "encode_trajectory"]
+
+_SLICE_BYTES = 65_536
+"""Decode this much between two turns of the event loop, so that no other agent's stamp is late."""
+_LEAST_WAIT_AFTER_FAILURE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedTrajectory:
+    """A trajectory whose messages are bytes already."""
+
+    trajectory: Trajectory
+    fragments: tuple[tuple[bytes, ...], ...]
+    """For each turn, the appended messages as JSON."""
+
+
+def encode_trajectory(trajectory: Trajectory, encoder: ChatEncoder) -> EncodedTrajectory:
+    """Encode every message once, before any load."""
+    return EncodedTrajectory(
+        trajectory=trajectory,
+        fragments=tuple(tuple(map(encoder.message, turn.appended)) for turn in trajectory.turns),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """What one agent needs for one phase."""
+
+    number: int
+    phase: int
+    run: str
+    salt: str
+    starts_ns: int
+    trajectories: tuple[EncodedTrajectory, ...]
+    assignment: Assignment
+    encoder: ChatEncoder
+    connection: Connection
+    watch: Callable[[int, RawAnswer | None], None]
+    """Told of every request that opens (with its answer to be) and closes (``None``)."""
+    emit: Callable[[TurnRecord, Answer], None]
+
+    async def work(self) -> None:
+        """Run until cancelled."""
+        due_ns = self.starts_ns
+        ordinal = 0
+        while True:
+            due_ns = await self._replay(ordinal, due_ns)
+            ordinal += 1
+
+    async def _replay(self, ordinal: int, due_ns: int) -> int:
+        """Replay one trajectory; return when the next one is due."""
+        encoded = self.trajectories[self.assignment.index(ordinal)]
+        prefixes = salts(
+            self.salt, run=self.run, phase=self.phase, agent=self.number, ordinal=ordinal
+        )
+        prompt: list[bytes] = []
+        last = len(encoded.trajectory.turns) - 1
+        for index, turn in enumerate(encoded.trajectory.turns):
+            del prompt[turn.kept :]
+            prompt += self._appended(turn, encoded.fragments[index], prefixes)
+            await _sleep_until(due_ns)
+            tools = encoded.trajectory.tools if turn.tools is None else turn.tools
+            raw = await self._ask(prompt, tools, turn)
+            answer = await _decode(raw)
+            record = _turn_record(
+                raw,
+                answer,
+                agent=self.number,
+                ordinal=ordinal,
+                trajectory=encoded.trajectory.id,
+                turn=index,
+                last_turn=index == last,
+                scheduled_ns=due_ns,
+                recorded_osl_tokens=turn.recorded_osl_tokens,
+            )
+            self.emit(record, answer)
+            wait_s = turn.tool_s or 0.0
+            if record.error is not None:
+                return raw.end_ns + int(max(wait_s, _LEAST_WAIT_AFTER_FAILURE_S) * 1e9)
+            due_ns = raw.end_ns + int(wait_s * 1e9)
+        return due_ns
+
+    def _appended(
+        self, turn: Turn, fragments: tuple[bytes, ...], prefixes: tuple[str, ...]
+    ) -> list[bytes]:
+        def encode(place: int, message: Message, fragment: bytes) -> bytes:
+            if place >= len(prefixes):
+                return fragment
+            return self.encoder.message(message, salt=prefixes[place])
+
+        pairs = zip(turn.appended, fragments, strict=True)
+        return [encode(turn.kept + i, message, bytes_) for i, (message, bytes_) in enumerate(pairs)]
+
+    async def _ask(
+        self, prompt: list[bytes], tools: tuple[Mapping[str, Any], ...], turn: Turn
+    ) -> RawAnswer:
+        body = self.encoder.body(prompt, tools, turn.recorded_osl_tokens)
+        raw = RawAnswer()
+        self.watch(self.number, raw)
+        try:
+            await self.connection.chat(body, raw, osl_tokens=turn.recorded_osl_tokens)
+        finally:
+            self.watch(self.number, None)
+        return raw
+
+
+async def _decode(raw: RawAnswer) -> Answer:
+    reader = AnswerReader()
+    pending = 0
+    for at_ns, data in raw.reads:
+        reader.feed(at_ns, data)
+        pending += len(data)
+        if pending > _SLICE_BYTES:
+            pending = 0
+            await asyncio.sleep(0)
+    return reader.finish(raw)
+
+
+def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
+    tokens = answer.token_ns
+    offsets = array("I", ((at - raw.sent_ns) // 1000 for at in tokens))
+    return TurnRecord(
+        **known,
+        sent_ns=raw.sent_ns,
+        end_ns=raw.end_ns,
+        connect_ns=raw.connect_ns,
+        reconnected=raw.reconnected,
+        first_byte_ns=answer.first_byte_ns,
+        first_token_ns=tokens[0] if tokens else None,
+        last_token_ns=tokens[-1] if tokens else None,
+        token_offsets_us=offsets.tobytes(),
+        first_chunk_tokens=answer.first_chunk_tokens,
+        largest_read_ratio=answer.largest_read_ratio,
+        isl_tokens=answer.isl_tokens,
+        osl_tokens=answer.osl_tokens,
+        reasoning_tokens=answer.reasoning_tokens,
+        cached_tokens=answer.cached_tokens,
+        reasoning_streamed=answer.reasoning_streamed,
+        tool_calls=answer.tool_calls,
+        finish_reason=answer.finish_reason,
+        error=answer.error,
+    )
+
+
+async def _sleep_until(at_ns: int) -> None:
+    """Sleep to an instant; uvloop's timers may fire early, so look again."""
+    while (left_ns := at_ns - time.perf_counter_ns()) > 0:  # noqa: ASYNC110 a clock, no event
+        await asyncio.sleep(left_ns / 1e9)

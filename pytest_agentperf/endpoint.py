@@ -1,0 +1,193 @@
+"""OpenAI-compatible streaming chat over httpx; the read loop stamps and keeps bytes, nothing else.
+
+Each agent has a client of its own with one connection: no shared pool can make one agent wait for
+another, and a balancer or router sees one peer per agent.
+"""
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from pytest_agentperf.errors import ConfigError, EndpointError
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.records import RawAnswer
+
+__all__ = ["API_KEY_VARIABLE", "HttpConnection", "auth_headers", "connect"]
+
+API_KEY_VARIABLE = "AGENTPERF_API_KEY"
+_PROBE_S = 10.0
+_UNAUTHORISED = (401, 403)
+_OK = 200
+
+
+def auth_headers() -> dict[str, str]:
+    """Return the authorization header; the key comes from the environment and nowhere else."""
+    key = os.environ.get(API_KEY_VARIABLE)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
+    """Check that something answers at the URL, and ask which models it serves.
+
+    Raises:
+        ConfigError: the URL cannot be one.
+        EndpointError: nothing answers, or it refuses us.
+    """
+    del models
+    base = _base_url(url)
+    try:
+        answer = httpx.get(
+            f"{base}/models",
+            headers=auth_headers(),
+            timeout=_PROBE_S,
+            trust_env=False,
+        )
+    except httpx.HTTPError as failed:
+        raise EndpointError(
+            f"endpoint {base} does not answer: {failed or type(failed).__name__}; "
+            "is the server up, and are host and port right?"
+        ) from failed
+    if answer.status_code in _UNAUTHORISED:
+        raise EndpointError(
+            f"endpoint {base} refuses us with HTTP {answer.status_code}; "
+            f"set {API_KEY_VARIABLE} in the environment"
+        )
+    return EndpointInfo(
+        url=base, models=_model_ids(answer), server=answer.headers.get("server", "")
+    )
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ConfigError(f"--endpoint {url!r} has no host; write http://HOST:PORT/v1")
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"--endpoint holds user info for {parts.hostname}; a key belongs into the environment: "
+            f"{API_KEY_VARIABLE}"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"--endpoint {url!r} has a query; write http://HOST:PORT/v1")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+def _model_ids(answer: httpx.Response) -> tuple[str, ...]:
+    """Return the served names; none when the server has no such list."""
+    if answer.status_code != _OK:
+        return ()
+    try:
+        body: Any = answer.json()
+        return tuple(str(entry["id"]) for entry in body["data"])
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+class HttpConnection:
+    """One agent's connection over httpx."""
+
+    def __init__(
+        self,
+        info: EndpointInfo,
+        *,
+        timeout_s: float,
+        tls: ssl.SSLContext,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._url = f"{info.url}/chat/completions"
+        self._osl_header = info.osl_header
+        self._timeout_s = timeout_s
+        self._client = httpx.AsyncClient(
+            verify=tls,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # the whole request has one limit, in chat()
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            headers={
+                "content-type": "application/json",
+                "accept": "text/event-stream",
+                "accept-encoding": "identity",
+                **info.headers,
+                **auth_headers(),
+                **(headers or {}),
+            },
+        )
+
+    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+        """Send one request; see `pytest_agentperf.protocols.Connection`."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(body, into, osl_tokens)
+        except TimeoutError:
+            into.error = f"timeout after {self._timeout_s:g} s"
+        except httpx.HTTPError as failed:
+            into.error = f"connection: {type(failed).__name__}: {failed}"
+        into.end_ns = time.perf_counter_ns()
+        into.sent_ns = into.sent_ns or into.end_ns
+
+    async def _send(self, body: bytes, into: RawAnswer, osl_tokens: int | None) -> None:
+        stamps = _Stamps(into)
+        try:
+            await self._once(body, into, stamps, osl_tokens)
+        except httpx.TransportError:
+            # A reused connection that died unseen is not the server's failure to answer: some
+            # servers close after every streamed answer. It is opened anew once, and counted.
+            if stamps.connected or into.status or into.reads:
+                raise
+            into.reconnected = True
+            await self._once(body, into, stamps, osl_tokens)
+
+    async def _once(
+        self, body: bytes, into: RawAnswer, stamps: "_Stamps", osl_tokens: int | None
+    ) -> None:
+        headers: dict[str, str] = {}
+        if self._osl_header and osl_tokens:
+            headers[self._osl_header] = str(osl_tokens)
+        request = self._client.build_request(
+            "POST",
+            self._url,
+            content=body,
+            headers=headers,
+            extensions={"trace": stamps},
+        )
+        stamp = time.perf_counter_ns
+        response = await self._client.send(request, stream=True)
+        try:
+            into.status = response.status_code
+            keep = into.reads.append
+            async for data in response.aiter_raw():
+                keep((stamp(), data))
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+
+class _Stamps:
+    """httpcore's trace hook: stamps the connect and the instant before the first byte is sent."""
+
+    def __init__(self, into: RawAnswer) -> None:
+        self._into = into
+        self._connect_from = 0
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether a connection was opened, or tried, for this request."""
+        return self._connect_from > 0
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        del info
+        if event == "connection.connect_tcp.started":
+            self._connect_from = time.perf_counter_ns()
+        elif event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            self._into.connect_ns = time.perf_counter_ns() - self._connect_from
+        elif event.endswith("send_request_headers.started"):
+            self._into.sent_ns = time.perf_counter_ns()

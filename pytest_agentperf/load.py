@@ -1,0 +1,123 @@
+"""N agents in one event loop, and how late that loop is."""
+
+import asyncio
+import ssl
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_agentperf.agent import Agent, EncodedTrajectory
+from pytest_agentperf.answer import Answer
+from pytest_agentperf.endpoint import HttpConnection
+from pytest_agentperf.plan import Assignment
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.records import RawAnswer, TurnRecord
+from pytest_agentperf.wire import ChatEncoder
+
+__all__ = ["Load", "Workload"]
+
+_LAG_PERIOD_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What stays the same in all phases of one model."""
+
+    endpoint: EndpointInfo
+    trajectories: tuple[EncodedTrajectory, ...]
+    encoder: ChatEncoder
+    seed: int
+    run: str
+    salt: str
+    timeout_s: float
+
+
+class Load:
+    """The agents of one phase that this process runs."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        phase: int,
+        agents: Sequence[int],
+        starts_ns: Sequence[int],
+        emit: Callable[[TurnRecord, Answer], None],
+    ) -> None:
+        """Prepare agents ``agents``, each to send its first request at ``starts_ns``."""
+        self._open: dict[int, RawAnswer] = {}
+        self._first: dict[int, RawAnswer] = {}
+        self._lag_s = array("d")
+        tls = ssl.create_default_context()
+        self._connections = [
+            HttpConnection(workload.endpoint, timeout_s=workload.timeout_s, tls=tls) for _ in agents
+        ]
+        self._agents = [
+            Agent(
+                number=number,
+                phase=phase,
+                run=workload.run,
+                salt=workload.salt,
+                starts_ns=starts,
+                trajectories=workload.trajectories,
+                assignment=Assignment(
+                    seed=workload.seed, agent=number, trajectories=len(workload.trajectories)
+                ),
+                encoder=workload.encoder,
+                connection=connection,
+                watch=self._watch,
+                emit=emit,
+            )
+            for number, starts, connection in zip(agents, starts_ns, self._connections, strict=True)
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Let the agents go."""
+        self._tasks = [
+            asyncio.create_task(self._measure_lag()),
+            *(asyncio.create_task(agent.work()) for agent in self._agents),
+        ]
+
+    def fault(self) -> BaseException | None:
+        """Return what broke an agent of ours, which is a bug and never a slow server."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (fault := task.exception()):
+                return fault
+        return None
+
+    def first_sent(self) -> dict[int, int]:
+        """Return the agents that have sent since the last call, and when they first did."""
+        sent = {agent: raw.sent_ns for agent, raw in self._first.items() if raw.sent_ns}
+        for agent in sent:
+            self._first[agent] = _REPORTED
+        return sent
+
+    def open_before(self, at_ns: int) -> int:
+        """Return how many requests are open that were sent before an instant."""
+        return sum(0 < raw.sent_ns < at_ns for raw in self._open.values())
+
+    async def stop(self) -> tuple[float, ...]:
+        """Stop all agents, drop what is open, and return the loop's lags in seconds."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(c.close() for c in self._connections), return_exceptions=True)
+        return tuple(self._lag_s)
+
+    def _watch(self, agent: int, raw: RawAnswer | None) -> None:
+        if raw is None:
+            self._open.pop(agent, None)
+        else:
+            self._open[agent] = raw
+            self._first.setdefault(agent, raw)
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due_ns = time.perf_counter_ns() + int(_LAG_PERIOD_S * 1e9)
+            await asyncio.sleep(_LAG_PERIOD_S)
+            self._lag_s.append(max(0.0, (time.perf_counter_ns() - due_ns) / 1e9))
+
+
+_REPORTED = RawAnswer()

@@ -1,0 +1,178 @@
+"""The coordinator's side of the load processes: start them, deal agents, hear their reports."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from pytest_agentperf.errors import LoadError
+from pytest_agentperf.worker import (
+    Begin,
+    Close,
+    Command,
+    Failed,
+    Report,
+    Setup,
+    Stop,
+    pack,
+    read_frames,
+)
+
+__all__ = ["WorkerPool", "worker_count"]
+
+_AGENTS_PER_WORKER = 64
+_GRACE_S = 5.0
+
+
+def worker_count(asked: int, *, agents: int, cores: int) -> int:
+    """Return how many processes share the agents.
+
+    Args:
+        asked: the user's number; 0 leaves one core to the coordinator and takes no more processes
+            than there are 64 agents.
+        agents: agents of the phase.
+        cores: cores of this machine.
+    """
+    wanted = asked or min(max(1, cores - 1), -(-agents // _AGENTS_PER_WORKER))
+    return max(1, min(wanted, agents))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Child:
+    process: Process
+    listening: "asyncio.Task[None]"
+
+
+class WorkerPool:
+    """Load processes that live through all phases; one set-up serves one model."""
+
+    def __init__(self) -> None:
+        self._children: list[_Child] = []
+        self._reports: asyncio.Queue[tuple[int, Report]] = asyncio.Queue()
+        self._setup: Setup | None = None
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """Number of processes in the running phase."""
+        return self._busy
+
+    async def set_up(self, setup: Setup) -> None:
+        """Use this set-up from the next phase on."""
+        if setup != self._setup:
+            await self.close()
+            self._setup = setup
+
+    async def begin(
+        self, *, workers: int, phase: int, agents: Sequence[int], starts_ns: Sequence[int]
+    ) -> None:
+        """Deal agents over processes, round robin, and start the phase."""
+        for number in range(workers):
+            await self._send(
+                number,
+                Begin(
+                    phase=phase,
+                    agents=list(agents[number::workers]),
+                    starts_ns=list(starts_ns[number::workers]),
+                ),
+            )
+        self._busy = workers
+
+    async def grow(self, workers: int) -> None:
+        """Have at least this many processes, set up and ready."""
+        if self._setup is None:
+            raise LoadError("load processes were asked for before any set-up")
+        first = len(self._children)
+        for number in range(first, workers):
+            self._children.append(await self._spawn(number))
+            await self._send(number, self._setup)
+        for _ in range(first, workers):
+            await self.report(timeout_s=None)
+
+    async def close_window(self, at_ns: int) -> None:
+        """Tell the processes of the phase that the window has closed."""
+        for number in range(self._busy):
+            await self._send(number, Close(at_ns=at_ns))
+
+    async def stop(self) -> None:
+        """Tell the processes of the phase to stop."""
+        for number in range(self._busy):
+            await self._send(number, Stop())
+
+    async def report(self, *, timeout_s: float | None) -> Report | None:
+        """Return the next report, or ``None`` when none came in time.
+
+        Raises:
+            LoadError: a process has died or failed; names it.
+        """
+        try:
+            return _checked(await asyncio.wait_for(self._reports.get(), timeout_s))
+        except TimeoutError:
+            return None
+
+    def report_nowait(self) -> Report | None:
+        """Return a report that is there already, or ``None``.
+
+        Raises:
+            LoadError: a process has died or failed; names it.
+        """
+        return None if self._reports.empty() else _checked(self._reports.get_nowait())
+
+    async def close(self) -> None:
+        """End all processes."""
+        children, self._children, self._busy = self._children, [], 0
+        for child in children:
+            if child.process.stdin is not None:
+                child.process.stdin.close()
+        for child in children:
+            try:
+                await asyncio.wait_for(child.process.wait(), _GRACE_S)
+            except TimeoutError:
+                child.process.kill()
+                await child.process.wait()
+            await child.listening
+        self._reports = asyncio.Queue()
+
+    async def _spawn(self, number: int) -> _Child:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pytest_agentperf.worker",
+            stdin=PIPE,
+            stdout=PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Ctrl-C reaches the coordinator alone, which then stops the load in order.
+            start_new_session=True,
+        )
+        return _Child(process=process, listening=asyncio.create_task(self._listen(number, process)))
+
+    async def _listen(self, number: int, process: Process) -> None:
+        decode = msgspec.msgpack.Decoder(Report).decode
+        reports = self._reports
+        if process.stdout is None:
+            raise LoadError(f"load process {number} has no stdout")
+        async for frame in read_frames(process.stdout):
+            reports.put_nowait((number, decode(frame)))
+        code = await process.wait()
+        reports.put_nowait((number, Failed(text=f"ended with exit code {code}")))
+
+    async def _send(self, number: int, command: Command) -> None:
+        stdin = self._children[number].process.stdin
+        if stdin is None:
+            raise LoadError(f"load process {number} has no stdin")
+        try:
+            stdin.write(pack(command))
+            await stdin.drain()
+        except (BrokenPipeError, ConnectionResetError) as gone:
+            raise LoadError(f"load process {number} is gone") from gone
+
+
+def _checked(heard: tuple[int, Report]) -> Report:
+    number, report = heard
+    if isinstance(report, Failed):
+        raise LoadError(f"load process {number}: {report.text}")
+    return report
