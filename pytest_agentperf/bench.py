@@ -1,0 +1,326 @@
+"""`Bench`: measure one number of agents, or find the greatest that meets a tier.
+
+Phases are kept in a ledger: each is measured once and judged by every tier of its model.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
+from pytest_agentperf.conformance import PhaseFacts, conformance
+from pytest_agentperf.errors import AgentPerfError, ConfigError
+from pytest_agentperf.explain import explain_capacity
+from pytest_agentperf.metrics import Metrics, summarize
+from pytest_agentperf.normalize import Capacity, System, normalize
+from pytest_agentperf.phase import PhaseRun
+from pytest_agentperf.plan import Plan, make_plan
+from pytest_agentperf.power import measure_power
+from pytest_agentperf.protocols import EndpointInfo, Meter
+from pytest_agentperf.records import Event
+from pytest_agentperf.search import CapacitySearch, SearchResult
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec, SLOTier, judge
+from pytest_agentperf.trajectory import Dataset
+from pytest_agentperf.validity import Marks, check
+from pytest_agentperf.worker import Setup
+from pytest_agentperf.workers import WorkerPool, worker_count
+
+__all__ = ["Bench", "Inputs", "InvalidPhaseError", "Models"]
+
+
+class InvalidPhaseError(AgentPerfError):
+    """A phase that was asked for by name cannot be trusted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The models of a run, and the entries that ship for them."""
+
+    specs: Mapping[str, ModelSpec]
+    """By the name that requests carry."""
+    published: Mapping[str, ModelSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What is measured, with what, by what."""
+
+    endpoint: EndpointInfo
+    dataset: Dataset
+    meter: Meter | None
+    system: System | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ledger:
+    spec: ModelSpec
+    plan: Plan
+    dataset: DatasetFacts
+    phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
+    capacities: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+
+
+class Bench:
+    """Measures phases on one endpoint; made by the ``agentperf`` fixture."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        models: Models,
+        inputs: Inputs,
+        folder: RunFolder,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._endpoint = inputs.endpoint
+        self._dataset = inputs.dataset
+        self._sha256 = inputs.dataset.sha256
+        self._meter = inputs.meter
+        self._system = inputs.system
+        self._folder = folder
+        self._on_event = on_event
+        self._pool = WorkerPool()
+        self._ledgers: dict[str, _Ledger] = {}
+        self._phases = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
+
+    @property
+    def start_agents(self) -> int:
+        """Agents of the first phase of a search."""
+        return self._settings.start_agents
+
+    async def measure(self, agents: int, *, model: str | None = None) -> Metrics:
+        """Measure ``agents`` agents, or return what an earlier phase with as many found.
+
+        Args:
+            agents: agents active at once, at least 1.
+            model: name of the model; the run's first when left out.
+
+        Raises:
+            InvalidPhaseError: the phase cannot be trusted; says why.
+        """
+        if agents < 1:
+            raise ConfigError(f"measure(agents={agents}): at least 1 agent is needed")
+        ledger = self._ledger(model or next(iter(self._models.specs)))
+        known = (p for p in ledger.phases if p.agents == agents and not p.invalid)
+        phase = next(known, None) or await self._phase(ledger, agents)
+        if phase.invalid:
+            raise InvalidPhaseError(f"phase {phase.number}: {'; '.join(phase.invalid)}")
+        return phase.metrics
+
+    async def capacity(self, tier: SLOTier) -> Capacity:
+        """Find the greatest number of agents that meets a tier."""
+        ledger = self._ledger(tier.model)
+        if tier.name in ledger.capacities:
+            return ledger.capacities[tier.name]
+        search = self._search(ledger, tier)
+        while (agents := search.next_phase()) is not None:
+            phase = await self._phase(ledger, agents)
+            search.record(agents, phase.verdict(tier.name).outcome)
+        found = self._capacity(ledger, tier, search.result())
+        ledger.capacities[tier.name] = found
+        self._save()
+        return found
+
+    def _search(self, ledger: _Ledger, tier: SLOTier) -> CapacitySearch:
+        """Return a search that knows every phase so far."""
+        search = CapacitySearch(
+            start_agents=self._settings.start_agents,
+            max_agents=self._settings.max_agents,
+            resolution=self._settings.resolution,
+        )
+        for phase in ledger.phases:
+            search.record(phase.agents, phase.verdict(tier.name).outcome)
+        return search
+
+    async def close(self) -> None:
+        """Stop the load processes; what was measured is on disk already."""
+        await self._pool.close()
+        self._scratch.cleanup()
+        self._folder.close()
+
+    def _ledger(self, model: str) -> _Ledger:
+        if model not in self._ledgers:
+            spec = self._models.specs[model]
+            plan = make_plan(
+                self._dataset,
+                context_tokens=spec.context_tokens,
+                max_tokens=self._max_tokens(spec),
+                tool_delay=self._settings.tool_delay,
+                max_tool_s=self._settings.max_tool_s,
+                seed=self._settings.seed,
+            )
+            dataset = DatasetFacts(
+                name=self._dataset.name,
+                sha256=self._sha256,
+                trajectories=len(plan.trajectories),
+                prompts=plan.prompts,
+                cut_turns=plan.cut_turns,
+                dropped=plan.dropped,
+                estimated_isl=plan.estimated_isl,
+                sampled_tools=plan.sampled_tools,
+                losses=self._dataset.losses,
+            )
+            self._ledgers[model] = _Ledger(spec=spec, plan=plan, dataset=dataset)
+            if plan.cut_turns:
+                self._say(
+                    model,
+                    f"{plan.cut_turns} turns cut and {plan.dropped} trajectories dropped to fit "
+                    f"{spec.context_tokens} tokens",
+                )
+        return self._ledgers[model]
+
+    def _max_tokens(self, spec: ModelSpec) -> int:
+        return min(self._settings.max_tokens, spec.max_tokens or self._settings.max_tokens)
+
+    async def _phase(self, ledger: _Ledger, agents: int) -> PhaseResult:
+        self._phases += 1
+        number, model = self._phases, ledger.spec.model
+        began_s = self._folder.elapsed_s
+        await self._pool.set_up(self._setup(ledger))
+        workers = worker_count(
+            self._settings.workers, agents=agents, cores=len(os.sched_getaffinity(0))
+        )
+        await self._pool.grow(workers)
+        run = PhaseRun(
+            pool=self._pool,
+            settings=self._settings,
+            meter=self._meter,
+            clock_ns=time.perf_counter_ns,
+            on_turns=lambda turns: self._folder.turns(number, turns),
+            on_progress=lambda kind, text: self._on_event(
+                Event(kind=kind, model=model, phase=number, agents=agents, text=text)
+            ),
+        )
+        measurement = await run.measure(number=number, agents=agents, workers=workers)
+        # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
+        metrics = await asyncio.to_thread(summarize, measurement, speed=self._settings.speed)
+        checks = check(measurement, metrics, self._marks())
+        invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
+        phase = PhaseResult(
+            number=number,
+            model=model,
+            agents=agents,
+            started_s=began_s,
+            duration_s=self._folder.elapsed_s - began_s,
+            metrics=metrics,
+            power=measure_power(
+                measurement.samples,
+                measurement.window,
+                devices=len(self._meter.devices) if self._meter else 0,
+            ),
+            verdicts=tuple(judge(t, metrics, invalid=invalid) for t in ledger.spec.tiers),
+            checks=checks,
+        )
+        ledger.phases.append(phase)
+        self._save()
+        self._on_event(
+            Event(kind="phase-end", model=model, phase=number, agents=agents, text=_outcome(phase))
+        )
+        return phase
+
+    def _marks(self) -> Marks:
+        return Marks(
+            max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
+            max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
+            max_cpu_ratio=self._settings.max_cpu_ratio,
+        )
+
+    def _setup(self, ledger: _Ledger) -> Setup:
+        path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}.msgpack"
+        if not path.exists():
+            path.write_bytes(msgspec.msgpack.encode(ledger.plan.trajectories))
+        return Setup(
+            trajectories=str(path),
+            url=self._endpoint.url,
+            osl_header=self._endpoint.osl_header,
+            model=ledger.spec.model,
+            request=dict(ledger.spec.request),
+            reasoning_field=ledger.spec.reasoning_field,
+            max_tokens=self._max_tokens(ledger.spec),
+            output=self._settings.output,
+            salt=self._settings.salt,
+            seed=self._settings.seed,
+            run=self._folder.bundle.provenance.run,
+            timeout_s=self._settings.request_timeout_s,
+            tokenizer=self._settings.tokenizer,
+        )
+
+    def _capacity(self, ledger: _Ledger, tier: SLOTier, found: SearchResult) -> Capacity:
+        passing = _phase_of(ledger, tier, found.agents, "pass")
+        failing = _phase_of(ledger, tier, found.first_failing, "fail")
+        missed = (
+            [f.limit for f in failing.verdict(tier.name).findings if not f.met] if failing else []
+        )
+        power = passing.power if passing else None
+        throughput = passing.metrics.throughput_tok_per_s if passing else None
+        mean_w = power.mean_w if power else None
+        reason = power.reason if power else "no passing phase"
+        capacity = Capacity(
+            model=tier.model,
+            tier=tier.name,
+            agents=found.agents,
+            status=found.status,
+            first_failing=found.first_failing,
+            limited_by=tuple(missed) or (("search limit",) if found.status == "at-limit" else ()),
+            passing_phase=passing.number if passing else None,
+            failing_phase=failing.number if failing else None,
+            passes_above_failure=found.passes_above_failure,
+            throughput_tok_per_s=throughput,
+            mean_power_w=mean_w,
+            per=normalize(found.agents, self._system, mean_power_w=mean_w, power_reason=reason),
+            throughput_per=normalize(
+                throughput or 0.0, self._system, mean_power_w=mean_w, power_reason=reason
+            ),
+        )
+        invalid = [p for p in ledger.phases if p.invalid]
+        text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
+        return replace(capacity, explanation=text)
+
+    def _save(self) -> None:
+        ledgers = self._ledgers.values()
+        self._folder.update(
+            models=tuple(self._model_run(ledger) for ledger in ledgers),
+            phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
+            capacities=tuple(c for x in ledgers for c in x.capacities.values()),
+        )
+
+    def _model_run(self, ledger: _Ledger) -> ModelRun:
+        facts = [
+            PhaseFacts(checks=p.checks, power=p.power, token_ratio=p.metrics.token_ratio)
+            for p in ledger.phases
+        ]
+        published = self._models.published.get(ledger.spec.model)
+        rules = conformance(self._settings, ledger.spec, published, ledger.plan, facts)
+        return ModelRun(spec=ledger.spec, dataset=ledger.dataset, conformance=rules)
+
+    def _say(self, model: str, text: str) -> None:
+        self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
+
+
+def _phase_of(
+    ledger: _Ledger, tier: SLOTier, agents: int | None, outcome: str
+) -> PhaseResult | None:
+    return next(
+        (
+            p
+            for p in ledger.phases
+            if p.agents == agents and p.verdict(tier.name).outcome == outcome
+        ),
+        None,
+    )
+
+
+def _outcome(phase: PhaseResult) -> str:
+    if phase.invalid:
+        return f"INVALID: {phase.invalid[0]}"
+    return ", ".join(f"{v.tier} {v.outcome}" for v in phase.verdicts)

@@ -1,0 +1,265 @@
+"""What is left of a run: ``bundle.json``, one JSON line per request, and how both are read.
+
+A run's folder is written as the run goes: every request when it has ended, the bundle after every
+phase, replaced in one step. An interrupted run is a shorter run, not a broken one.
+"""
+
+import importlib.metadata
+import math
+import os
+import platform
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf import __version__
+from pytest_agentperf.conformance import Rule
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.power import Power
+from pytest_agentperf.records import TurnRecord
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec, Verdict
+from pytest_agentperf.validity import Check
+
+__all__ = [
+    "SCHEMA",
+    "Bundle",
+    "DatasetFacts",
+    "ModelRun",
+    "PhaseResult",
+    "Provenance",
+    "RunFolder",
+    "provenance",
+    "read_bundle",
+]
+
+SCHEMA = "agentperf-bundle/1"
+_PACKAGES = ("httpx", "msgspec", "numpy", "pytest", "pytest-asyncio", "uvloop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the numbers come from."""
+
+    run: str
+    started_at: str
+    """UTC, ISO 8601; the wall clock appears here and nowhere in a duration."""
+    ended_at: str | None
+    versions: Mapping[str, str]
+    host: Mapping[str, str]
+    endpoint: str
+    server: str
+    served_models: tuple[str, ...]
+    meter: str
+    devices: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFacts:
+    """What was replayed, without its text."""
+
+    name: str
+    sha256: str
+    trajectories: int
+    prompts: int
+    cut_turns: int
+    dropped: int
+    estimated_isl: int
+    sampled_tools: int
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseResult:
+    """One phase, judged by every tier of its model."""
+
+    number: int
+    model: str
+    agents: int
+    started_s: float
+    """Seconds after the start of the run."""
+    duration_s: float
+    metrics: Metrics
+    power: Power
+    verdicts: tuple[Verdict, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def invalid(self) -> tuple[str, ...]:
+        """Why this phase cannot be trusted; empty when it can."""
+        return tuple(f"{c.name}: {c.text}" for c in self.checks if c.invalidates and not c.ok)
+
+    @property
+    def warnings(self) -> tuple[Check, ...]:
+        """Checks that were missed and do not make the phase invalid."""
+        return tuple(c for c in self.checks if not c.invalidates and not c.ok)
+
+    def verdict(self, tier: str) -> Verdict:
+        """Return the verdict of one tier by name."""
+        return next(v for v in self.verdicts if v.tier == tier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRun:
+    """One model of a run."""
+
+    spec: ModelSpec
+    dataset: DatasetFacts
+    conformance: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Everything a run found out, except the single requests."""
+
+    schema: str
+    provenance: Provenance
+    settings: Settings
+    system: System | None
+    models: tuple[ModelRun, ...] = ()
+    phases: tuple[PhaseResult, ...] = ()
+    capacities: tuple[Capacity, ...] = ()
+
+    def phase(self, number: int) -> PhaseResult:
+        """Return a phase by number."""
+        return next(p for p in self.phases if p.number == number)
+
+
+def provenance(
+    *,
+    endpoint: str,
+    server: str,
+    served_models: tuple[str, ...],
+    meter: str,
+    devices: Iterable[Mapping[str, Any]],
+) -> Provenance:
+    """Return the provenance of a run that starts now."""
+    return Provenance(
+        run=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        started_at=_now(),
+        ended_at=None,
+        versions={
+            "pytest-agentperf": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        host={
+            "system": f"{platform.system()} {platform.release()}",
+            "machine": platform.machine(),
+            "cores": str(os.cpu_count()),
+        },
+        endpoint=endpoint,
+        server=server,
+        served_models=served_models,
+        meter=meter,
+        devices=tuple(devices),
+    )
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, results: Path, bundle: Bundle) -> None:
+        """Make the folder and write a first bundle.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        self.path = results / bundle.provenance.run
+        self._started_s = time.perf_counter()
+        try:
+            self.path.mkdir(parents=True)
+            self._requests = (self.path / "requests.jsonl").open("wb")
+        except OSError as failed:
+            raise ConfigError(
+                f"--agentperf-results {results}: cannot write there: {failed}"
+            ) from failed
+        self._encode = msgspec.json.Encoder(enc_hook=_enc_hook).encode
+        self.bundle = bundle
+        self.save()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run started."""
+        return time.perf_counter() - self._started_s
+
+    def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
+        """Write requests that have ended, a line each."""
+        for turn in turns:
+            row = {"phase": phase, **msgspec.to_builtins(turn)}
+            self._requests.write(self._encode(row) + b"\n")
+        self._requests.flush()
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the bundle and save it."""
+        self.bundle = replace(self.bundle, **changes)
+        self.save()
+
+    def save(self) -> None:
+        """Write ``bundle.json``, whole or not at all."""
+        part = self.path / "bundle.json.part"
+        part.write_bytes(encode_bundle(self.bundle))
+        part.replace(self.path / "bundle.json")
+
+    def close(self) -> None:
+        """Write the last bundle and close the request log."""
+        if self._requests.closed:
+            return
+        self.update(provenance=replace(self.bundle.provenance, ended_at=_now()))
+        self._requests.close()
+
+
+def encode_bundle(bundle: Bundle) -> bytes:
+    """Return a bundle as indented JSON; an infinite number is the text ``"inf"``."""
+    plain = _finite(msgspec.to_builtins(asdict(bundle), enc_hook=_enc_hook))
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+
+
+def read_bundle(data: bytes, where: str) -> Bundle:
+    """Decode a ``bundle.json``.
+
+    Raises:
+        ConfigError: not a bundle, or of another version.
+    """
+    try:
+        plain: Any = msgspec.json.decode(data)
+        if plain.get("schema") != SCHEMA:
+            raise ConfigError(
+                f"{where}: schema is {plain.get('schema')!r}, this version reads {SCHEMA}"
+            )
+        return msgspec.convert(plain, Bundle, strict=False)
+    except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as broken:
+        raise ConfigError(f"{where}: not a bundle: {broken}") from broken
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType] plain JSON
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType] plain JSON
+    if isinstance(value, float) and math.isinf(value):
+        return "inf"
+    return value
+
+
+def _enc_hook(value: object) -> object:
+    return str(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,67 @@
+"""Why a tier was met or missed, in words: every limit, the observed value, n, and the bracket."""
+
+from collections.abc import Sequence
+
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.slo import Finding, SLOTier, judge
+
+__all__ = ["explain_capacity", "explain_metrics"]
+
+
+def explain_metrics(tier: SLOTier, metrics: Metrics) -> list[str]:
+    """Say how one phase stands against a tier."""
+    findings = judge(tier, metrics).findings
+    missed = sum(not f.met for f in findings)
+    head = f"{metrics.agents} agents are {'outside' if missed else 'within'} '{tier}'"
+    return [f"{head}: {missed} of {len(findings)} limits missed", *map(_limit_line, findings)]
+
+
+def explain_capacity(
+    tier: SLOTier,
+    capacity: Capacity,
+    *,
+    passing: PhaseResult | None,
+    failing: PhaseResult | None,
+    invalid: Sequence[PhaseResult],
+) -> str:
+    """Say what a tier carries, with the two phases that bracket the answer.
+
+    Args:
+        tier: the tier.
+        capacity: what the search found.
+        passing: largest passing phase, if any.
+        failing: smallest failing phase, if any.
+        invalid: phases that could not be trusted.
+    """
+    lines = [
+        f"'{tier}' carries {capacity.label} agents; asked for at least {tier.min_agents}",
+        f"limited by: {', '.join(capacity.limited_by) or 'nothing that was measured'}",
+        *_bracket("largest passing", passing, tier.name),
+        *_bracket("smallest failing", failing, tier.name),
+    ]
+    lines += [
+        f"invalid phase {p.number}, {p.agents} agents: {'; '.join(p.invalid)}" for p in invalid
+    ]
+    if capacity.passes_above_failure:
+        above = ", ".join(map(str, capacity.passes_above_failure))
+        lines.append(f"not monotone: {above} agents passed above a failure and do not count")
+    return "\n".join(lines)
+
+
+def _limit_line(finding: Finding) -> str:
+    observed = "no value" if finding.observed is None else f"{finding.observed:.4g}"
+    return (
+        f"  {finding.limit:<30} {observed:>9} {finding.sign} {finding.bound:<8g} "
+        f"{'met' if finding.met else 'missed':<7} n={finding.n}"
+    )
+
+
+def _bracket(role: str, phase: PhaseResult | None, tier: str) -> list[str]:
+    if phase is None:
+        return [f"{role} phase: none"]
+    return [
+        f"{role} phase: number {phase.number}, {phase.agents} agents",
+        *map(_limit_line, phase.verdict(tier).findings),
+    ]

@@ -1,0 +1,1 @@
+"""Meters, one module per source; found by entry point ``pytest_agentperf.meters``."""

@@ -1,0 +1,270 @@
+"""One phase, directed: start, settle, steady window, drain, stop (METHODOLOGY, section 2).
+
+The window opens when every agent has been active for the settle time and closes when the floors are
+met. Its members are followed to their end while all agents go on with requests that do not count,
+so that the last answers see the same load as the first.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pytest_agentperf.metrics import output_speed_tok_per_s, ttft_s
+from pytest_agentperf.plan import start_offsets_s
+from pytest_agentperf.protocols import Meter
+from pytest_agentperf.records import ClientHealth, Measurement, Sample, TurnRecord, Window
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.steady import Floors, PhaseState
+from pytest_agentperf.worker import Counted, Drained, Ended, Report, Started, Stopped
+from pytest_agentperf.workers import WorkerPool
+
+__all__ = ["PhaseRun"]
+
+_LOOK_S = 0.1
+_SAMPLE_S = 0.1
+_TELL_NS = 1_000_000_000
+_HEAD_START_NS = 100_000_000
+"""The first agent starts this long after the command, so that every process has heard it."""
+_GRACE_S = 30.0
+_HOPELESS_ERROR_RATIO = 0.2
+_HOPELESS_FAILED = 50
+
+
+@dataclass(slots=True)
+class _Live:
+    """What the progress line shows: requests that were sent since the window opened."""
+
+    ttft_s: list[float]
+    speeds: list[float]
+
+    def add(self, turn: TurnRecord) -> None:
+        self.ttft_s.append(ttft_s(turn))
+        speed = output_speed_tok_per_s(turn)
+        if speed is not None:
+            self.speeds.append(speed)
+
+    def text(self) -> str:
+        if not self.speeds or not self.ttft_s:
+            return "no answer in the window yet"
+        late = float(np.quantile(self.ttft_s, 0.95, method="higher"))
+        return f"P25 {np.quantile(self.speeds, 0.25):.1f} tok/s, P95 TTFT {late:.2f} s"
+
+
+class PhaseRun:
+    """Runs one phase."""
+
+    def __init__(
+        self,
+        *,
+        pool: WorkerPool,
+        settings: Settings,
+        meter: Meter | None,
+        clock_ns: Callable[[], int],
+        on_turns: Callable[[Sequence[TurnRecord]], None],
+        on_progress: Callable[[str, str], None],
+    ) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._meter = meter
+        self._clock_ns = clock_ns
+        self._on_turns = on_turns
+        self._on_progress = on_progress
+        self._turns: list[TurnRecord] = []
+        self._counts: dict[tuple[int, int, int], tuple[int, int | None]] = {}
+        self._samples: list[Sample] = []
+        self._stopped: list[Stopped] = []
+        self._drained = 0
+        self._closed_ns: int | None = None
+        self._last_error = ""
+        self._live = _Live([], [])
+
+    async def measure(self, *, number: int, agents: int, workers: int) -> Measurement:
+        """Run the phase and return what was seen.
+
+        Raises:
+            LoadError: a load process has died.
+        """
+        settings = self._settings
+        state = PhaseState(
+            agents=agents,
+            settle_s=settings.settle_s,
+            floors=Floors(
+                min_trajectories=settings.min_trajectories,
+                min_trajectories_per_agent=settings.min_trajectories_per_agent,
+                min_steady_s=settings.min_steady_s,
+            ),
+        )
+        began_ns = self._clock_ns() + _HEAD_START_NS
+        offsets = start_offsets_s(agents, settings.start_spread_s)
+        self._on_progress("phase-start", f"{agents} agents on {workers} load processes")
+        sampling = asyncio.create_task(self._sample())
+        try:
+            await self._pool.begin(
+                workers=workers,
+                phase=number,
+                agents=range(agents),
+                starts_ns=[began_ns + int(s * 1e9) for s in offsets],
+            )
+            closed_ns, broken = await self._until_closed(state, began_ns)
+            self._closed_ns = closed_ns
+            await self._pool.close_window(closed_ns)
+            if broken is None:
+                broken = await self._until_drained(state)
+            await self._pool.stop()
+            await self._until_stopped(state)
+        finally:
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
+        opens_ns = state.opens_ns
+        return Measurement(
+            agents=agents,
+            window=Window(start_ns=min(opens_ns or closed_ns, closed_ns), end_ns=closed_ns),
+            turns=self._counted_turns(),
+            samples=tuple(self._samples),
+            health=ClientHealth(
+                loop_lag_s=tuple(lag for s in self._stopped for lag in s.lag_s),
+                cpu_ratio=max((s.cpu_ratio for s in self._stopped), default=0.0),
+                first_sent_ns=state.first_sent_ns,
+            ),
+            floors_met=not state.missing(closed_ns),
+            cut=sum(s.open_members for s in self._stopped),
+            broken=broken,
+        )
+
+    async def _until_closed(self, state: PhaseState, began_ns: int) -> tuple[int, str | None]:
+        """Return when the window closed, and why the phase was broken off if it was."""
+        told_ns = began_ns
+        while True:
+            await self._hear(state)
+            now_ns = self._clock_ns()
+            missing = state.missing(now_ns)
+            elapsed_s = (now_ns - began_ns) / 1e9
+            if now_ns - told_ns > _TELL_NS:
+                told_ns = now_ns
+                self._on_progress("progress", self._progress(state, missing, elapsed_s))
+            if (broken := self._broken(state)) is not None:
+                return now_ns, broken
+            if not missing or self._hopeless(state, now_ns):
+                return now_ns, None
+            if elapsed_s > self._settings.max_phase_s:
+                late = None if state.opens_ns else "not every agent could start"
+                return now_ns, late
+
+    async def _until_drained(self, state: PhaseState) -> str | None:
+        limit_ns = self._clock_ns() + int((self._settings.request_timeout_s + _GRACE_S) * 1e9)
+        told_ns = 0
+        while self._drained < self._pool.busy:
+            await self._hear(state)
+            now_ns = self._clock_ns()
+            if now_ns > limit_ns:
+                return "requests of the window outlived their own timeout"
+            if (broken := self._broken(state)) is not None:
+                return broken
+            if now_ns - told_ns > _TELL_NS:
+                told_ns = now_ns
+                self._on_progress(
+                    "progress", f"window closed, last members end · {self._live.text()}"
+                )
+        return None
+
+    async def _until_stopped(self, state: PhaseState) -> None:
+        while len(self._stopped) < self._pool.busy:
+            await self._hear(state)
+
+    async def _hear(self, state: PhaseState) -> None:
+        """Take every report that is there, waiting a moment for the first."""
+        report = await self._pool.report(timeout_s=_LOOK_S)
+        while report is not None:
+            self._take(report, state)
+            report = self._pool.report_nowait()
+
+    def _take(self, report: Report, state: PhaseState) -> None:
+        match report:
+            case Started():
+                state.started(report.first_sent_ns)
+            case Ended():
+                self._on_turns(report.turns)
+                self._end(report.turns, state)
+            case Drained():
+                self._drained += 1
+            case Counted():
+                self._counts |= {(row[0], row[1], row[2]): row[3:] for row in report.rows}
+            case Stopped():
+                self._stopped.append(report)
+            case _:
+                pass
+
+    def _end(self, turns: Sequence[TurnRecord], state: PhaseState) -> None:
+        self._turns += turns
+        for turn in turns:
+            state.turn(turn)
+            self._last_error = turn.error or self._last_error
+            if self._is_member(turn, state):
+                self._live.add(turn)
+
+    def _is_member(self, turn: TurnRecord, state: PhaseState) -> bool:
+        opens_ns, closed_ns = state.opens_ns, self._closed_ns
+        if opens_ns is None or turn.sent_ns < opens_ns:
+            return False
+        return closed_ns is None or turn.sent_ns < closed_ns
+
+    def _broken(self, state: PhaseState) -> str | None:
+        if state.failed_in_a_row < state.hopeless_run:
+            return None
+        return (
+            f"the endpoint stopped answering: {state.failed_in_a_row} requests in a row failed, "
+            f"the last with {self._last_error!r}"
+        )
+
+    def _hopeless(self, state: PhaseState, now_ns: int) -> bool:
+        """Tell whether failures alone decide: trajectories that fail never meet the floors."""
+        opens_ns = state.opens_ns
+        return (
+            opens_ns is not None
+            and (now_ns - opens_ns) / 1e9 >= self._settings.min_steady_s
+            and state.failed >= _HOPELESS_FAILED
+            and state.failed > _HOPELESS_ERROR_RATIO * state.ended
+        )
+
+    def _progress(self, state: PhaseState, missing: Iterable[str], elapsed_s: float) -> str:
+        left_s = state.left_s(self._clock_ns())
+        expected = "" if left_s is None else f" of about {_span(elapsed_s + left_s)}"
+        return " · ".join(
+            (
+                f"{_span(elapsed_s)}{expected}",
+                self._live.text(),
+                f"{state.failed} of {state.ended} failed",
+                ", ".join(missing),
+            )
+        )
+
+    def _counted_turns(self) -> tuple[TurnRecord, ...]:
+        if not self._counts:
+            return tuple(self._turns)
+        return tuple(map(self._with_count, self._turns))
+
+    def _with_count(self, turn: TurnRecord) -> TurnRecord:
+        osl, first = self._counts.get((turn.agent, turn.ordinal, turn.turn), (None, None))
+        told = turn.first_chunk_tokens
+        return replace(
+            turn,
+            local_osl_tokens=osl,
+            osl_tokens=osl if turn.osl_tokens is None else turn.osl_tokens,
+            first_chunk_tokens=first if told is None else told,
+        )
+
+    async def _sample(self) -> None:
+        meter = self._meter
+        if meter is None:
+            return
+        while True:
+            self._samples += await asyncio.to_thread(meter.sample)
+            await asyncio.sleep(_SAMPLE_S)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004 where seconds stop being readable
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"

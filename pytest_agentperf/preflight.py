@@ -1,0 +1,134 @@
+"""What is settled before any load: the endpoint answers, serves the model, streams; the meter."""
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pytest_agentperf.answer import AnswerReader
+from pytest_agentperf.bench import Inputs
+from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
+from pytest_agentperf.endpoint import HttpConnection
+from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
+from pytest_agentperf.protocols import EndpointInfo, Meter, find
+from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec
+from pytest_agentperf.tokens import LocalTokenizer
+from pytest_agentperf.trajectory import Message
+from pytest_agentperf.wire import ChatEncoder
+
+__all__ = ["check_chat", "check_models", "connect", "open_folder", "open_meter"]
+
+_PROBE_S = 60.0
+_PROBE_TOKENS = 16
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+def connect(url: str, models: Sequence[str]) -> EndpointInfo:
+    """Find the endpoint's scheme among the installed ones and connect.
+
+    Raises:
+        ConfigError: an unknown scheme or an impossible URL.
+        EndpointError: nothing answers there.
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise ConfigError(f"--endpoint {url!r} is no URL; write http://HOST:PORT/v1 or sim:")
+    return find("endpoints", scheme)(url, models=models)
+
+
+def check_models(info: EndpointInfo, models: Sequence[str]) -> None:
+    """Check that every model is served, as far as the server tells what it serves.
+
+    Raises:
+        EndpointError: a model is not in the server's list.
+    """
+    for model in models:
+        if info.models and model not in info.models:
+            raise EndpointError(
+                f"endpoint {info.url} does not serve model {model!r}"
+                f"{did_you_mean(model, info.models)}"
+            )
+
+
+async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) -> None:
+    """Send one small request with the model's own fields, and see that it can be measured.
+
+    Raises:
+        EndpointError: it failed, or its tokens cannot be counted.
+        ConfigError: the tokenizer that was named cannot be read.
+    """
+    if settings.tokenizer is not None:
+        LocalTokenizer(settings.tokenizer)
+    encoder = ChatEncoder(
+        model=spec.model,
+        request=spec.request,
+        reasoning_field=spec.reasoning_field,
+        max_tokens=_PROBE_TOKENS,
+        output="natural",
+    )
+    hello = encoder.message(Message(role="user", content="Say hello."))
+    connection = HttpConnection(info, timeout_s=_PROBE_S, tls=ssl.create_default_context())
+    raw = RawAnswer()
+    try:
+        await connection.chat(encoder.body([hello], (), None), raw, osl_tokens=_PROBE_TOKENS)
+    finally:
+        await connection.close()
+    reader = AnswerReader()
+    for at_ns, data in raw.reads:
+        reader.feed(at_ns, data)
+    answer = reader.finish(raw)
+    if answer.error is not None:
+        raise EndpointError(
+            f"endpoint {info.url}: a first small request to {spec.model!r} failed: {answer.error}; "
+            f"its fields were {dict(spec.request)}"
+        )
+    if answer.osl_tokens is None and settings.tokenizer is None:
+        raise EndpointError(
+            f"endpoint {info.url} reports no usage when stream_options.include_usage is set: "
+            "tokens cannot be counted; make it report usage, or give --agentperf-tokenizer FOLDER"
+        )
+
+
+def open_meter(name: str, endpoint: str) -> Meter | None:
+    """Open the meter that was asked for.
+
+    ``auto`` takes NVML where it answers and the endpoint is on this machine: the accelerators of
+    another machine are not the ones under load.
+
+    Raises:
+        ConfigError: a meter that was named cannot be had.
+    """
+    if name == "none":
+        return None
+    if name != "auto":
+        return find("meters", name)()
+    if urlsplit(endpoint).hostname not in _LOCAL:
+        return None
+    try:
+        return find("meters", "nvml")()
+    except ConfigError:
+        return None
+
+
+def open_folder(settings: Settings, inputs: Inputs) -> RunFolder:
+    """Make the run's folder with a first bundle in it.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    info, meter = inputs.endpoint, inputs.meter
+    bundle = Bundle(
+        schema=SCHEMA,
+        provenance=provenance(
+            endpoint=info.url,
+            server=info.server,
+            served_models=info.models,
+            meter=meter.name if meter else "no meter",
+            devices=meter.devices if meter else (),
+        ),
+        settings=settings,
+        system=inputs.system,
+    )
+    return RunFolder(Path(settings.results), bundle)
