@@ -1,0 +1,133 @@
+"""Sessions that measure, on the simulator, as short as they can be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import SHORT
+
+pytestmark = pytest.mark.e2e
+
+SIM = ("--endpoint=sim:", "--model=gpt-oss-120b", *SHORT)
+CAPACITY_TEST = """
+def test_it(capacity, slo):
+    assert capacity.agents >= slo.min_agents
+"""
+
+
+def _bundle(project: pytest.Pytester) -> dict[str, object]:
+    (path,) = Path(project.path / "results").glob("*/bundle.json")
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_a_missed_tier_shows_every_limit_and_both_phases(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST.replace("slo.min_agents", "64"))
+    result = project.runpytest_subprocess(
+        *SIM, "--tier=mid:speed>=900,ttft<=5", "--agentperf-max-agents=32"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*agentperf capacity*",
+            "'gpt-oss-120b mid' carries * agents; asked for at least 1",
+            "limited by: output_speed_tok_per_s.p25",
+            "largest passing phase: number *, * agents",
+            "*output_speed_tok_per_s.p25 * >= 900 * met *n=*",
+            "*ttft_s.p95 * <= 5 * met *n=*",
+            "*error_ratio * <= 0.01 * met *n=*",
+            "smallest failing phase: number *, * agents",
+            "*output_speed_tok_per_s.p25 * >= 900 * missed *n=*",
+        ]
+    )
+
+
+def test_one_agent_too_many_is_not_supported(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        *SIM, "--tier=dream:speed>=1000000", "--agentperf-start-agents=2"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*carries 0 (not supported) agents; asked for at least 1"])
+
+
+def test_sync_and_async_tests_share_their_phases(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        async def test_fixed(agentperf, slo):
+            assert await agentperf.measure(agents=2) in slo
+
+        def test_searched(capacity):
+            assert capacity.status == "at-limit"
+            assert capacity.agents == 2
+        """
+    )
+    result = project.runpytest_subprocess(
+        *SIM, "--tier=easy:speed>=1", "--agentperf-start-agents=2", "--agentperf-max-agents=2"
+    )
+    result.assert_outcomes(passed=2)
+    phases = _bundle(project)["phases"]
+    assert isinstance(phases, list)
+    assert len(phases) == 1  # pyright: ignore[reportUnknownArgumentType] plain JSON
+
+
+def test_an_unknown_model_is_told_what_is_served(project: pytest.Pytester) -> None:
+    project.makeconftest(
+        (Path(__file__).resolve().parents[2] / "conftest.py").read_text("utf-8")
+        + """
+import pytest
+from pytest_agentperf.sim import launch
+
+@pytest.fixture(scope="session")
+def other_server():
+    info = launch.connect("sim:", models=("gpt-oss-20b",))
+    yield info
+    info.close()
+
+@pytest.fixture(scope="session")
+def agentperf_settings(agentperf_settings, other_server):
+    from dataclasses import replace
+    return replace(agentperf_settings, endpoint=other_server.url)
+"""
+    )
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert (
+        "does not serve model 'gpt-oss-120b'; did you mean 'gpt-oss-20b'?" in result.stdout.str()
+    )
+
+
+def test_a_client_that_is_too_slow_is_invalid_not_failed(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        *SIM,
+        "--tier=easy:speed>=1",
+        "--agentperf-max-agents=2",
+        "--agentperf-max-loop-lag-p95-s=0.000001",
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*INVALID, neither pass nor fail*", "*client loop lag p95: the load generator was late*"]
+    )
+
+
+def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        *SIM,
+        "--tier=easy:speed>=1",
+        "--agentperf-start-agents=2",
+        "--agentperf-max-agents=2",
+        "--html=report.html",
+        "--self-contained-html",
+    )
+    result.assert_outcomes(passed=1)
+    (run,) = Path(project.path / "results").iterdir()
+    rows = [json.loads(line) for line in (run / "requests.jsonl").read_text("utf-8").splitlines()]
+    assert rows
+    assert {row["phase"] for row in rows} == {1}
+    assert all(row["osl_tokens"] == 20 for row in rows)
+    assert (run / "report.html").stat().st_size > 0
+    text = (project.path / "report.html").read_text("utf-8")
+    assert text.index('class="agentperf') < text.index("test_it[")

@@ -1,0 +1,146 @@
+"""What stops a session before any load is sent, and what it says."""
+
+import socket
+
+import pytest
+
+CAPACITY_TEST = """
+def test_it(capacity, slo):
+    assert capacity.agents >= slo.min_agents
+"""
+SIM = ("--endpoint=sim:", "--model=gpt-oss-120b")
+
+
+def _said(result: pytest.RunResult) -> str:
+    return "\n".join((*result.outlines, *result.errlines))
+
+
+def test_no_endpoint_names_the_option_and_the_simulator(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess("--model=gpt-oss-120b")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*none was given: pass --agentperf-endpoint*with*sim:*"])
+
+
+def test_no_model_names_those_that_have_tiers(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess("--endpoint=sim:")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no --model was given*deepseek-v4-pro, gpt-oss-120b*"])
+
+
+def test_a_model_without_tiers_is_told_what_to_give(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess("--endpoint=sim:", "--model=gpt-oss-12b")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*no tiers for model 'gpt-oss-12b'*did you mean 'gpt-oss-120b'?*--tier*--agentperf-slo*"]
+    )
+
+
+def test_a_misspelt_key_in_a_tier_file_is_named_with_its_neighbour(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    project.makefile(
+        ".yaml",
+        tiers="version: 1\nmodels: [{model: m, tiers: [{name: a, limit: {ttft_s.p95: 3}}]}]",
+    )
+    result = project.runpytest_subprocess(
+        "--endpoint=sim:", "--model=m", "--agentperf-slo=tiers.yaml"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*tiers.yaml*unknown key 'limit'; did you mean 'limits'?*"])
+
+
+def test_an_unknown_tier_is_named_with_its_neighbour(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, "--tier=slo2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no tier is called 'slo2'; did you mean 'slo-2'?*"])
+
+
+def test_xdist_is_refused(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, "-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*pytest-xdist (-n)*run without -n*"])
+
+
+def test_xdist_without_an_endpoint_is_refused_where_a_test_measures(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess("--model=gpt-oss-120b", "-n", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "pytest-xdist (-n) would measure several phases at once" in _said(result)
+
+
+def test_xdist_stays_usable_for_tests_that_measure_nothing(project: pytest.Pytester) -> None:
+    project.makepyfile("def test_a(): pass")
+    result = project.runpytest_subprocess("-n", "1")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--agentperf-mode=fastest", "*'fastest' is not one of exact, smoke*"),
+        ("--agentperf-seed=lucky", "*--agentperf-seed takes a whole number, got 'lucky'*"),
+        ("--agentperf-settle-s=-1", "*--agentperf-settle-s must be 0 or more, got -1*"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(
+    project: pytest.Pytester, option: str, said: str
+) -> None:
+    result = project.runpytest_subprocess(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+def test_a_missing_dataset_ends_the_session(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, "--dataset=traces/nowhere")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "traces/nowhere" in _said(result)
+    assert "synthetic:" in _said(result)
+
+
+def test_a_missing_system_file_ends_the_session(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, "--system=system.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--agentperf-system 'system.yaml' cannot be read" in _said(result)
+
+
+def test_a_dead_endpoint_ends_the_session(project: pytest.Pytester) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        f"--endpoint=http://127.0.0.1:{port}/v1", "--model=gpt-oss-120b"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"endpoint http://127.0.0.1:{port}/v1 does not answer" in _said(result)
+    assert "is the server up" in _said(result)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host/v1", "no endpoint is called 'ftp'"),
+        ("localhost", "is no URL; write http://HOST:PORT/v1 or sim:"),
+        ("http:///v1", "has no host"),
+        ("http://me:secret@127.0.0.1:1/v1", "a key belongs into the environment"),
+        ("sim:h200x8", "preset"),
+    ],
+)
+def test_an_impossible_endpoint_ends_the_session(
+    project: pytest.Pytester, url: str, said: str
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(f"--endpoint={url}", "--model=gpt-oss-120b")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in _said(result)
+    assert "secret" not in _said(result).replace("--endpoint=http://me:secret", "")
