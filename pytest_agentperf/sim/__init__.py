@@ -1,0 +1,1 @@
+"""An inference server that needs no accelerator: engine, HTTP face and launcher."""
