@@ -1,0 +1,95 @@
+"""How numbers, metrics and limits are written for people."""
+
+import math
+
+from pytest_agentperf.slo import Finding, Limit
+
+__all__ = [
+    "bound",
+    "exact",
+    "metric",
+    "miss",
+    "number",
+    "percent",
+    "short",
+    "unit",
+    "watts",
+]
+
+_METRICS = {
+    "output_speed_tok_per_s": ("output speed", "tok/s"),
+    "first_chunk_speed_tok_per_s": ("first-chunk speed", "tok/s"),
+    "ttft_s": ("TTFT", "s"),
+    "e2e_s": ("E2E latency", "s"),
+}
+
+
+def number(value: float | None) -> str:
+    """Write a number with about three digits; ``—`` for none."""
+    if value is None or math.isnan(value):
+        return "—"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == int(value) or abs(value) >= 1000:  # noqa: PLR2004 from here on nobody reads decimals
+        return f"{value:,.0f}"
+    if abs(value) < 1:
+        return f"{value:.3g}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 three digits
+
+
+def percent(ratio: float | None) -> str:
+    """Write a ratio (0-1) in percent."""
+    return "—" if ratio is None else f"{ratio * 100:.3g} %"
+
+
+def watts(value: float) -> str:
+    """Write watts, in kW from 1,000 on."""
+    return f"{number(value / 1000)} kW" if value >= 1000 else f"{number(value)} W"  # noqa: PLR2004 W to kW
+
+
+def short(value: float) -> str:
+    """Write a number with all digits that it needs."""
+    return f"{value:,.12g}"
+
+
+def exact(value: float | None) -> str:
+    """Write a number so that it reads back as itself."""
+    return "" if value is None else repr(value)
+
+
+def metric(name: str) -> str:
+    """Return ``P95 TTFT`` for ``ttft_s.p95``; a name that is no limit's is its own words."""
+    if name == "error_ratio":
+        return "failed requests"
+    metric, _, statistic = name.partition(".")
+    words, _ = _METRICS.get(metric, (metric, ""))
+    return f"{statistic.replace('p', 'P')} {words}" if statistic else words
+
+
+def unit(name: str) -> str:
+    """Return the unit of a metric or limit."""
+    return _METRICS.get(name.partition(".")[0], ("", ""))[1]
+
+
+def bound(limit: Limit) -> str:
+    """Return ``P95 TTFT ≤ 5 s``."""
+    sign = "≥" if limit.higher_is_better else "≤"
+    return f"{metric(limit.name)} {sign} {short(limit.value)} {unit(limit.name)}"
+
+
+def miss(finding: Finding) -> str:
+    """Return ``P95 TTFT 5.2 > 5 s``, with as many digits as it takes to see the miss."""
+    name = metric(finding.limit).replace("output ", "")
+    if finding.observed is None:
+        return f"{name}: no value"
+    scale, of = (100, "%") if finding.limit == "error_ratio" else (1, unit(finding.limit))
+    limit = finding.bound * scale
+    sign = "<" if finding.sign == ">=" else ">"
+    return f"{name} {_apart(finding.observed * scale, limit)} {sign} {short(limit)} {of}"
+
+
+def _apart(observed: float, bound: float) -> str:
+    if math.isinf(observed):
+        return "∞"
+    texts = (f"{observed:.{digits}g}" for digits in (3, 4, 6, 9, 12))
+    return next((f"{float(t):,.12g}" for t in texts if float(t) != bound), repr(observed))
