@@ -410,6 +410,6 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
     own = session.config.stash.get(_SESSION, None)
     if own is None or own.folder is None:
         return
-    from pytest_agentperf.report import render  # noqa: PLC0415 only when a test measured
+    from pytest_agentperf.report import render_first  # noqa: PLC0415 only when a test measured
 
-    prefix.append(render(own.folder.bundle))
+    prefix.append(render_first(own.folder.bundle))

@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pytest_agentperf.bundle import Bundle, PhaseResult
+from pytest_agentperf import words
+from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.conformance import is_conformant
-from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.metrics import Distribution
 from pytest_agentperf.records import Event
 
 __all__ = ["LiveLines", "summary"]
@@ -66,33 +67,32 @@ def _phase_table(bundle: Bundle, model: str, tiers: Sequence[str], width: int) -
         (
             str(p.number),
             str(p.agents),
-            _speed(p.metrics),
-            _ttft(p.metrics),
-            *(_word(p, tier) for tier in tiers),
+            _statistic(p.metrics.output_speed_tok_per_s, "p25"),
+            _statistic(p.metrics.ttft_s, "p95"),
+            f"{p.metrics.requests:,}",
+            *(p.verdict(tier).outcome for tier in tiers),
         )
         for p in bundle.phases
         if p.model == model
     ]
-    heads = ("Phase", "Agents", "P25 speed tok/s", "P95 TTFT s", *tiers)
+    heads = ("Phase", "Agents", "P25 tok/s", "P95 TTFT s", "n", *tiers)
     return _table(model, heads, rows, width)
 
 
 def _capacity_table(bundle: Bundle, model: str, width: int) -> str:
-    rows = [
-        (
-            c.tier,
-            c.label,
-            ", ".join(c.limited_by) or "-",
-            _figure(c.throughput_tok_per_s),
-            _figure(c.per_accelerator),
-            _figure(c.per_system),
-            _figure(c.per_megawatt),
-        )
-        for c in bundle.capacities
-        if c.model == model
-    ]
-    heads = ("Tier", "Agents", "Limited by", "tok/s", "/accelerator", "/system", "/MW")
-    return _table(f"{model}: capacity", heads, rows, width)
+    found = [c for c in bundle.capacities if c.model == model]
+    columns: dict[str, list[str]] = {
+        "Tier": [c.tier for c in found],
+        "Agents": [c.label for c in found],
+        "Limited by": [", ".join(map(words.metric, c.limited_by)) or "-" for c in found],
+        "tok/s": [_figure(c.throughput_tok_per_s) for c in found],
+        "/accelerator": [_figure(c.per_accelerator) for c in found],
+        "/system": [_figure(c.per_system) for c in found],
+        "/MW": [_figure(c.per_megawatt) for c in found],
+    }
+    shown = {head: column for head, column in columns.items() if set(column) != {"-"}}
+    rows = list(zip(*shown.values(), strict=True))
+    return _table(f"{model}: capacity", tuple(shown), rows, width)
 
 
 def _conformance_line(bundle: Bundle, model: str) -> str:
@@ -103,18 +103,8 @@ def _conformance_line(bundle: Bundle, model: str) -> str:
     return f"Not AA-AgentPerf conformant; rules not met: {'; '.join(missed)}"
 
 
-def _speed(metrics: Metrics) -> str:
-    found = metrics.output_speed_tok_per_s
-    return "-" if found is None else f"{found.p25:.1f} (n={found.n})"
-
-
-def _ttft(metrics: Metrics) -> str:
-    found = metrics.ttft_s
-    return "-" if found is None else f"{found.p95:.2f} (n={found.n})"
-
-
-def _word(phase: PhaseResult, tier: str) -> str:
-    return phase.verdict(tier).outcome
+def _statistic(values: Distribution | None, name: str) -> str:
+    return "-" if values is None else words.number(values.statistic(name))
 
 
 def _figure(value: float | None) -> str:
