@@ -28,7 +28,7 @@ def _collect_s(project: Path, *options: str) -> float:
 
 def main() -> None:
     """Print the medians and their difference; exit 1 when it is 50 ms or more."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=15)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:

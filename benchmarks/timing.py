@@ -110,7 +110,7 @@ def _compare(agents: int, seconds: float) -> bool:
 
 def main() -> None:
     """Print the comparison; exit 1 when it misses its marks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--agents", type=int, nargs="+", default=[1, 50])
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()

@@ -65,6 +65,8 @@ class _Ledger:
     dataset: DatasetFacts
     phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
     capacities: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+    searching: dict[str, CapacitySearch] = field(default_factory=dict[str, CapacitySearch])
+    """Searches that have begun and not ended, by tier."""
 
 
 class Bench:
@@ -122,10 +124,11 @@ class Bench:
         ledger = self._ledger(tier.model)
         if tier.name in ledger.capacities:
             return ledger.capacities[tier.name]
-        search = self._search(ledger, tier)
+        search = ledger.searching[tier.name] = self._search(ledger, tier)
         while (agents := search.next_phase()) is not None:
             phase = await self._phase(ledger, agents)
             search.record(agents, phase.verdict(tier.name).outcome)
+        ledger.searching.pop(tier.name)
         found = self._capacity(ledger, tier, search.result())
         ledger.capacities[tier.name] = found
         self._save()
@@ -143,8 +146,13 @@ class Bench:
         return search
 
     async def close(self) -> None:
-        """Stop the load processes; what was measured is on disk already."""
+        """Stop the load processes, and keep how far searches came that were broken off."""
         await self._pool.close()
+        for ledger in self._ledgers.values():
+            for tier in ledger.spec.tiers:
+                if (search := ledger.searching.get(tier.name)) is not None:
+                    ledger.capacities[tier.name] = self._capacity(ledger, tier, search.result())
+        self._save()
         self._scratch.cleanup()
         self._folder.close()
 

@@ -96,11 +96,13 @@ class Capacity:
 
     @property
     def label(self) -> str:
-        """The answer as printed: ``12``, ``≥ 256``, ``not supported``, ``invalid``."""
-        named = {"unsupported": "0 (not supported)", "invalid": "invalid", "open": "not finished"}
-        if self.status == "at-limit":
-            return f"≥ {self.agents}"
-        return named.get(self.status, str(self.agents))
+        """The answer as printed: ``12``, ``≥ 256``, ``invalid``, ``not finished (8 passed)``."""
+        return {
+            "at-limit": f"≥ {self.agents}",
+            "unsupported": "0 (not supported)",
+            "invalid": "invalid",
+            "open": f"not finished ({self.agents} passed)",
+        }.get(self.status, str(self.agents))
 
 
 def normalize(

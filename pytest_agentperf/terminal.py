@@ -81,6 +81,8 @@ def _phase_table(bundle: Bundle, model: str, tiers: Sequence[str], width: int) -
 
 def _capacity_table(bundle: Bundle, model: str, width: int) -> str:
     found = [c for c in bundle.capacities if c.model == model]
+    if not found:
+        return ""
     columns: dict[str, list[str]] = {
         "Tier": [c.tier for c in found],
         "Agents": [c.label for c in found],
