@@ -37,6 +37,7 @@ __all__ = [
     "PhaseResult",
     "Provenance",
     "RunFolder",
+    "encode_bundle",
     "provenance",
     "read_bundle",
 ]

@@ -1,13 +1,13 @@
 """Which rules of AA-AgentPerf a run keeps: every rule with met, not met, or not checkable."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_agentperf.plan import Plan
 from pytest_agentperf.power import Power
 from pytest_agentperf.settings import Settings
-from pytest_agentperf.slo import ModelSpec
+from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.validity import Check
 
 __all__ = ["PhaseFacts", "Rule", "conformance", "is_conformant"]
@@ -68,6 +68,8 @@ def _workload(
 ) -> tuple[Rule, ...]:
     synthetic = settings.dataset.startswith("synthetic:")
     same = published is not None and dict(spec.request) == dict(published.request)
+    other_context = published is not None and spec.context_tokens != published.context_tokens
+    max_tokens = min(settings.max_tokens, spec.max_tokens or settings.max_tokens)
     return (
         Rule(
             name="real coding-agent trajectories",
@@ -77,10 +79,10 @@ def _workload(
         ),
         _rule(
             "cut to the model's context",
-            plan.estimated_isl == 0,
+            plan.estimated_isl == 0 and published is not None and not other_context,
             f"context {spec.context_tokens} tokens: {plan.cut_turns} turns cut, {plan.dropped} "
             f"trajectories dropped, {plan.estimated_isl} lengths estimated",
-            otherwise="not checkable",
+            otherwise="not met" if other_context else "not checkable",
         ),
         _rule(
             "tool delays",
@@ -91,8 +93,8 @@ def _workload(
         Rule(name="recorded history", status="met", detail="every request as recorded"),
         _rule(
             "answers end by themselves, at most 16,384 tokens",
-            settings.output == "natural" and settings.max_tokens == _OFFICIAL.max_tokens,
-            f"output {settings.output}, max_tokens {settings.max_tokens}",
+            settings.output == "natural" and max_tokens == _OFFICIAL.max_tokens,
+            f"output {settings.output}, max_tokens {max_tokens}",
         ),
         _rule(
             "sampling and reasoning effort as the model's creator recommends",
@@ -124,7 +126,8 @@ def _procedure(settings: Settings) -> tuple[Rule, ...]:
         ),
         _rule(
             "30 trajectories, 3 per agent, 10 minutes steady",
-            settings.min_trajectories >= _OFFICIAL.min_trajectories
+            settings.mode == "exact"
+            and settings.min_trajectories >= _OFFICIAL.min_trajectories
             and settings.min_trajectories_per_agent >= _OFFICIAL.min_trajectories_per_agent
             and settings.min_steady_s >= _OFFICIAL.min_steady_s,
             f"{settings.min_trajectories} trajectories, {settings.min_trajectories_per_agent} per "
@@ -158,16 +161,15 @@ def _results(
     phases: Sequence[PhaseFacts],
 ) -> tuple[Rule, ...]:
     bad = sum(any(not c.ok and c.invalidates for c in phase.checks) for phase in phases)
-    leaks = sum(
-        any(not c.ok for c in phase.checks if c.name == "first-turn cached share")
-        for phase in phases
-    )
+    cached = [c for p in phases for c in p.checks if c.name == "first-turn cached share"]
+    leaks = sum(not c.ok for c in cached)
+    told = bool(cached) and all(c.value is not None for c in cached)
     ratios = [phase.token_ratio for phase in phases if phase.token_ratio is not None]
     metered = sum(phase.power.mean_w is not None for phase in phases)
     return (
         _rule(
             "tiers as published",
-            published is not None and all(t in published.tiers for t in spec.tiers),
+            published is not None and _limits(spec) <= _limits(published),
             ", ".join(t.name for t in spec.tiers),
             otherwise="not checkable" if published is None else "not met",
         ),
@@ -178,8 +180,9 @@ def _results(
         ),
         _rule(
             "no cache survives between phases",
-            leaks == 0,
+            leaks == 0 and told,
             f"{leaks} of {len(phases)} phases found first prompts cached",
+            otherwise="not met" if leaks else "not checkable",
         ),
         _rule(
             "token counts verified with the model's tokenizer",
@@ -194,6 +197,11 @@ def _results(
             otherwise="not checkable" if not metered else "not met",
         ),
     )
+
+
+def _limits(spec: ModelSpec) -> set[SLOTier]:
+    # How many agents a test asks for is no limit of the tier.
+    return {replace(tier, min_agents=1) for tier in spec.tiers}
 
 
 def _rule(name: str, met: bool, detail: str, *, otherwise: Status = "not met") -> Rule:  # noqa: FBT001 reads as a statement at the call

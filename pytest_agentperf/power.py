@@ -12,6 +12,8 @@ from pytest_agentperf.records import Sample, Window
 __all__ = ["Power", "measure_power"]
 
 _LEAST_COVERAGE = 0.95
+_LONGEST_GAP = 10
+"""A pause of more than so many usual steps between two power samples is not covered by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class Power:
     devices: int
     samples: int
     coverage: float
-    """Share of the window between the first and the last sample of the worst device."""
+    """Share of the window that the samples of the worst device tell about."""
     reason: str | None
 
 
@@ -33,8 +35,10 @@ def measure_power(
     """Integrate every device's samples over the window and add them up.
 
     A running energy counter (``J``) is read at the window's edges by interpolation; power samples
-    (``W``) are integrated by the trapezoid rule with interpolated edges. Less than 95 % coverage, a
-    counter that ran backwards or a device that vanished gives ``None``, never a guess.
+    (``W``) are integrated by the trapezoid rule with interpolated edges. Up to 5 % of the window
+    may lie outside a counter's readings and counts with their mean. Less than 95 % coverage (a long
+    pause between power samples covers nothing), a counter that ran backwards or a device that
+    vanished gives ``None``, never a guess.
 
     Args:
         samples: readings from before the window to after it, of any device.
@@ -49,7 +53,7 @@ def measure_power(
     counted = {series for series, unit in by_series if unit == "J"}
     used = {key: rows for key, rows in by_series.items() if key[1] == "J" or key[0] not in counted}
     total = sum(map(len, used.values()))
-    coverage = min((_coverage(rows, window) for rows in used.values()), default=0.0)
+    coverage = min((_coverage(k[1], rows, window) for k, rows in used.items()), default=0.0)
     reason = _objection(used, devices, coverage, name)
     energy = None if reason else sum(_energy_j(k[1], rows, window) for k, rows in used.items())
     return Power(
@@ -81,11 +85,15 @@ def _ran_backwards(rows: Sequence[Sample]) -> bool:
     return any(b < a for a, b in pairwise(values))
 
 
-def _coverage(rows: Sequence[Sample], window: Window) -> float:
-    first = max(rows[0].at_ns, window.start_ns)
-    last = min(rows[-1].at_ns, window.end_ns)
-    length = window.end_ns - window.start_ns
-    return max(0, last - first) / length if length > 0 else 0.0
+def _coverage(unit: str, rows: Sequence[Sample], window: Window) -> float:
+    if window.length_s <= 0:
+        return 0.0
+    at_ns = np.array([r.at_ns for r in rows])
+    steps = np.diff(at_ns)
+    # A counter goes on counting while nobody reads it.
+    known = steps <= (np.median(steps) * _LONGEST_GAP if unit == "W" and steps.size else np.inf)
+    inside = np.diff(np.clip(at_ns, window.start_ns, window.end_ns))
+    return float(inside[known].sum()) / 1e9 / window.length_s
 
 
 def _energy_j(unit: str, rows: Sequence[Sample], window: Window) -> float:
@@ -94,7 +102,7 @@ def _energy_j(unit: str, rows: Sequence[Sample], window: Window) -> float:
     edges = np.array([0.0, window.length_s])
     if unit == "J":
         start, end = np.interp(edges, at_s, values)
-        return float(end - start)
+        return float(end - start) / _coverage(unit, rows, window)
     inside = at_s[(at_s > 0) & (at_s < window.length_s)]
     grid = np.concatenate((edges[:1], inside, edges[1:]))
     return float(np.trapezoid(np.interp(grid, at_s, values), grid))

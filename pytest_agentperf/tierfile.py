@@ -115,7 +115,7 @@ def _choose(specs: Sequence[ModelSpec], name: str, options: Sequence[str], where
         raise ConfigError(
             f"no tiers for model {name!r} in {where}"
             f"{did_you_mean(name, [n for s in specs for n in (s.model, *s.aliases)])} "
-            "Else give limits, --tier 'NAME:speed>=50,ttft<=3', or a file, --agentperf-slo FILE"
+            "(or give limits, --tier 'NAME:speed>=50,ttft<=3', or a file, --agentperf-slo FILE)"
         )
     tiers = tuple(replace(t, model=name) for t in (*listed, *own))
     _unique([t.name for t in tiers], "--tier: tier")

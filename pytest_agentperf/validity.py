@@ -91,8 +91,11 @@ def _phase(measurement: Measurement, metrics: Metrics) -> tuple[Check, ...]:
 def _answers(metrics: Metrics) -> tuple[Check, ...]:
     answered = metrics.requests - metrics.failed
     counted = metrics.osl_tokens.n if metrics.osl_tokens else 0
-    both = metrics.output_speed_tok_per_s, metrics.first_chunk_speed_tok_per_s
-    parted = abs(both[0].p25 / both[1].p25 - 1) if both[0] and both[1] and both[1].p25 else 0.0
+    speed, by_first_chunk = metrics.output_speed_tok_per_s, metrics.first_chunk_speed_tok_per_s
+    parted = None
+    # Percentiles of different requests must not be compared: not every first chunk can be counted.
+    if speed and by_first_chunk and speed.n == by_first_chunk.n and by_first_chunk.p25:
+        parted = abs(speed.p25 / by_first_chunk.p25 - 1)
     off = abs(metrics.token_ratio - 1) if metrics.token_ratio is not None else None
     return (
         Check(

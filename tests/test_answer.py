@@ -1,0 +1,361 @@
+import json
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.records import RawAnswer
+
+PAGES = Path(__file__).parent / "data" / "sse"
+
+
+def read(chunks: list[bytes], *, status: int = 200, error: str | None = None) -> Answer:
+    """Decode reads that came one nanosecond after the other, the first at 1."""
+    raw = RawAnswer(status=status, reads=list(enumerate(chunks, 1)), error=error)
+    reader = AnswerReader()
+    for at_ns, data in raw.reads:
+        reader.feed(at_ns, data)
+    return reader.finish(raw)
+
+
+def event(data: Any) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+def delta(finish_reason: str | None = None, **fields: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": fields, "finish_reason": finish_reason}]})
+
+
+def usage(osl_tokens: int | None, **more: Any) -> bytes:
+    return event(
+        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": osl_tokens, **more}}
+    )
+
+
+STOP = delta("stop")
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a server is known to have sent, counted by hand in its file."""
+
+    file: str
+    events: int
+    isl: int
+    osl: int
+    cached: int | None
+    reasoning_tokens: int | None
+    reasoning: str
+    first: str
+    text: str
+    calls: int
+    finish: str
+
+
+THOUGHT = "0: The user wants a fix; first I read the file.\n"
+CALL = 'read_file{"path": "src/main.py"}'
+PAGES_OF = [
+    Page(
+        file="llamacpp-toolreq", events=8, isl=282, osl=13, cached=281, reasoning_tokens=None,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="vllm-toolreq", events=8, isl=282, osl=13, cached=256, reasoning_tokens=5,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="litellm-toolreq", events=8, isl=282, osl=13, cached=281, reasoning_tokens=13,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="transformers-toolreq", events=7, isl=282, osl=13, cached=None, reasoning_tokens=None,
+        reasoning=THOUGHT, first="<|m0|>", text="<|m0|>" + CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="vllm-prose", events=22, isl=17, osl=24, cached=0, reasoning_tokens=3,
+        reasoning="3: All is done; now I answer.\n", first="3: All is", calls=0, finish="length",
+        text=" dir allowance give sub pat ent checked those cal decoded ref starts methods cons"
+        " cal decoded space are during",
+    ),
+    Page(
+        file="dynamo-mocker-prose", events=22, isl=17, osl=24, cached=16, reasoning_tokens=8,
+        reasoning=" moreExriveync thread they(c", first=" more", calls=0, finish="length",
+        text="ax dictionaryironzenET repr {}\n_e was res'),coder lastapp system",
+    ),
+]  # fmt: skip
+BY_FILE = pytest.mark.parametrize("page", PAGES_OF, ids=[p.file for p in PAGES_OF])
+
+
+def body_of(name: str) -> bytes:
+    head_and_body = (PAGES / f"{name}.txt").read_bytes()
+    return head_and_body.split(b"\n\n", 1)[1]
+
+
+@BY_FILE
+def test_usage_of_a_real_stream(page: Page):
+    answer = read([body_of(page.file)])
+    seen = answer.isl_tokens, answer.osl_tokens, answer.cached_tokens, answer.reasoning_tokens
+    assert seen == (page.isl, page.osl, page.cached, page.reasoning_tokens)
+
+
+@BY_FILE
+def test_tokens_of_a_real_stream(page: Page):
+    answer = read([body_of(page.file)])
+    assert answer.token_ns == (1,) * page.events
+    assert (answer.reasoning, answer.first_text) == (page.reasoning, page.first)
+    assert answer.text == page.text
+    assert answer.reasoning_streamed
+
+
+@BY_FILE
+def test_end_of_a_real_stream(page: Page):
+    answer = read([body_of(page.file)])
+    assert (answer.finish_reason, answer.tool_calls, answer.error) == (
+        page.finish,
+        page.calls,
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in PAGES.glob("*.txt")))
+def test_a_real_stream_byte_by_byte_says_the_same(name: str):
+    body = body_of(name)
+    assert timeless(read([body[i : i + 1] for i in range(len(body))])) == timeless(read([body]))
+
+
+@given(data=st.data(), name=st.sampled_from(sorted(p.stem for p in PAGES.glob("*.txt"))))
+def test_a_real_stream_cut_anywhere_says_the_same(data: st.DataObject, name: str):
+    body = body_of(name)
+    places = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
+    edges = [0, *places, len(body)]
+    chunks = [body[a:b] for a, b in pairwise(edges)]
+    assert timeless(read(chunks)) == timeless(read([body]))
+
+
+def timeless(answer: Answer) -> Answer:
+    """Blank what must depend on the reads: stamps, and the share of the largest one."""
+    return replace(answer, token_ns=(0,) * len(answer.token_ns), largest_read_ratio=None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": "a"},
+        {"reasoning": "a"},
+        {"reasoning_content": "a"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "a"}]},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "a"}]},
+        {"refusal": "a"},
+        {"tool_calls": [{"index": 0, "function": {"name": "a"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "a"}}]},
+    ],
+    ids=[
+        "content",
+        "reasoning",
+        "reasoning_content",
+        "text of reasoning_details",
+        "summary of reasoning_details",
+        "refusal",
+        "name of a tool call",
+        "arguments of a tool call",
+    ],
+)
+def test_is_a_token(fields: dict[str, Any]):
+    answer = read([delta(role="assistant"), delta(**fields), STOP])
+    assert (answer.token_ns, answer.first_text, answer.error) == ((2,), "a", None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        delta(role="assistant", content=""),
+        delta(content=None, reasoning="", tool_calls=[]),
+        delta(tool_calls=[{"index": 0, "function": {"name": "", "arguments": ""}}]),
+        delta(tool_calls=[{"index": 0, "id": "x"}]),
+        delta(reasoning_details=[{"type": "reasoning.encrypted", "data": "x"}]),
+        event({"choices": [{"index": 0}]}),
+        event({"choices": None}),
+        usage(1),
+        DONE,
+        b": ping\n\n",
+    ],
+    ids=[
+        "a role with empty content",
+        "a delta of nothing",
+        "an empty tool call",
+        "a tool call without a function",
+        "reasoning that cannot be read",
+        "a choice without a delta",
+        "an event without choices",
+        "the usage chunk",
+        "the end mark",
+        "a comment",
+    ],
+)
+def test_is_no_token(data: bytes):
+    assert read([data, delta(content="a"), STOP]).token_ns == (2,)
+
+
+def test_one_text_under_two_names_counts_once():
+    answer = read([delta(reasoning="ab", reasoning_content="ab"), STOP])
+    assert (answer.reasoning, answer.first_text) == ("ab", "ab")
+
+
+def test_an_event_with_two_choices_is_one_token_bearing_event():
+    both = [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]
+    answer = read([event({"choices": both}), STOP])
+    assert (answer.token_ns, answer.first_text, answer.text) == ((1,), "ab", "ab")
+
+
+def test_tokens_are_stamped_by_the_read_that_completes_them():
+    token = delta(content="a")
+    answer = read([token[:9], token[9:] + delta(content="b"), STOP, DONE])
+    assert (answer.first_byte_ns, answer.token_ns) == (1, (2, 2))
+
+
+def test_an_event_without_its_blank_line_is_stamped_by_the_last_read():
+    answer = read([delta(content="a"), STOP + delta(content="b").rstrip()])
+    assert answer.token_ns == (1, 2)
+
+
+def test_the_largest_read_is_a_share_of_all_characters():
+    answer = read([delta(content="abc"), delta(content="de") + delta(content="fghij"), STOP])
+    assert answer.largest_read_ratio == pytest.approx(0.7)  # 2 + 5 of 10
+
+
+def test_two_tool_calls_are_counted_by_their_names():
+    one = {"index": 0, "function": {"name": "f", "arguments": "{}"}}
+    two = {"index": 1, "function": {"name": "g", "arguments": ""}}
+    answer = read([delta(content="x", tool_calls=[one]), delta(tool_calls=[two]), STOP])
+    assert (answer.tool_calls, answer.text) == (2, "xf{}g")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tokens"),
+    [
+        ([delta(content="ab"), delta(content="cd"), STOP, usage(8)], None),
+        ([delta(content="a"), delta(content="b"), STOP, usage(2)], 1),
+        ([delta(content="a"), STOP], None),
+        ([delta(content="a"), STOP, usage(None)], None),
+    ],
+    ids=[
+        "more tokens than events: not known",
+        "as many tokens as events: one each",
+        "no usage: not known",
+        "usage without a count: not known",
+    ],
+)
+def test_tokens_of_the_first_chunk(chunks: list[bytes], tokens: int | None):
+    assert read(chunks).first_chunk_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [(4, 4), (0, None), (-1, None)],
+    ids=["a count is believed", "0 beside a token is no count", "a negative count is none"],
+)
+def test_usage_beside_the_first_token_tells_its_size(told: int, tokens: int | None):
+    token = {"choices": [{"delta": {"content": "abcd"}}], "usage": {"completion_tokens": told}}
+    answer = read([event(token), delta(content="efgh"), STOP, usage(8)])
+    assert (answer.first_chunk_tokens, answer.osl_tokens) == (tokens, 8)
+
+
+def test_the_last_usage_counts():
+    running = {"choices": [{"delta": {"content": "a"}}], "usage": {"completion_tokens": 1}}
+    assert read([event(running), STOP, usage(5)]).osl_tokens == 5
+
+
+def test_negative_counts_are_no_counts():
+    details = {
+        "prompt_tokens_details": {"cached_tokens": -1},
+        "completion_tokens_details": {"reasoning_tokens": -1},
+    }
+    answer = read([delta(content="a"), STOP, usage(-1, prompt_tokens=-1, **details)])
+    seen = answer.isl_tokens, answer.osl_tokens, answer.cached_tokens, answer.reasoning_tokens
+    assert seen == (None, None, None, None)
+
+
+def test_what_a_server_does_not_report_is_not_zero():
+    answer = read([delta(content="a"), STOP])
+    seen = answer.isl_tokens, answer.osl_tokens, answer.cached_tokens, answer.reasoning_tokens
+    assert seen == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "error"),
+    [
+        ([delta(content="a")], "stream ended without finish_reason"),
+        ([delta(content="a"), DONE], "stream ended without finish_reason"),
+        ([], "stream ended without finish_reason"),
+        ([delta(role="assistant"), STOP, DONE], "empty answer"),
+        ([delta(content="a"), delta("abort")], "server gave up: finish_reason 'abort'"),
+        ([delta(content="a"), delta("error")], "server gave up: finish_reason 'error'"),
+        ([delta(content="a"), event({"error": {"message": "no KV"}}), STOP],
+         "error in stream: no KV"),
+        ([event({"error": "x"}), event({"error": "y"}), STOP], "error in stream: x"),
+        ([b"data: {\n\n", STOP], "malformed event: Input data was truncated"),
+        ([b"data: {\n\n", event({"error": "later"})], "malformed event: Input data was truncated"),
+        ([delta(content=7), STOP],
+         "malformed event: Expected `str | null`, got `int` - at `$.choices[0].delta.content`"),
+    ],
+    ids=[
+        "a stream that only stops",
+        "an end mark without a finish_reason",
+        "no byte at all",
+        "an end without a token",
+        "an aborted answer",
+        "an answer that ended in an error",
+        "an error inside a 200 stream",
+        "the first of two errors",
+        "broken JSON",
+        "broken JSON before an error",
+        "a field of the wrong type",
+    ],
+)  # fmt: skip
+def test_has_failed(chunks: list[bytes], error: str):
+    assert read(chunks).error == error
+
+
+def test_bytes_that_are_no_text_are_a_malformed_event():
+    stream = delta(content="a").replace(b'"a"', b'"\xff"')
+    assert (read([stream, STOP]).error or "").startswith("malformed event: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"error": {"message": "too long", "type": "x"}}', "too long"),
+        (b'{"error": "too long"}', "too long"),
+        (b'{"object": "error", "message": "too long"}', "too long"),
+        (b'{"detail": "too long"}', "too long"),
+        (b'["too", "long"]', "['too', 'long']"),
+        (b" too long\n", "too long"),
+        (b"", "(no body)"),
+        (b"x" * 999, "x" * 300),
+        (b'{"error": "' + b"x" * 999 + b'"}', "x" * 300),
+    ],
+    ids=[
+        "vLLM's and OpenAI's body",
+        "a bare error",
+        "SGLang's body",
+        "FastAPI's body",
+        "a list",
+        "plain text",
+        "nothing",
+        "a long page",
+        "a long message",
+    ],
+)
+def test_an_http_error_shows_the_human_part_of(body: bytes, shown: str):
+    assert read([body] if body else [], status=400).error == f"HTTP 400: {shown}"
+
+
+def test_an_error_of_the_connection_comes_first():
+    answer = read([delta(content="a")], error="timeout after 300 s")
+    assert answer.error == "timeout after 300 s"

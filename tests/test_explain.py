@@ -1,0 +1,115 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.explain import explain_capacity, explain_metrics
+from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.normalize import Capacity, normalize
+from pytest_agentperf.power import Power
+from pytest_agentperf.slo import Limit, SLOTier, judge
+from pytest_agentperf.validity import Check
+from tests.phases import metrics, request
+
+TIER = SLOTier(
+    model="m",
+    name="slo-2",
+    limits=(
+        Limit(metric="ttft_s", statistic="p95", value=3.0),
+        Limit(metric="output_speed_tok_per_s", statistic="p25", value=5.0),
+    ),
+    min_agents=4,
+)
+NO_POWER = Power(mean_w=None, energy_j=None, devices=0, samples=0, coverage=0.0, reason="no meter")
+NOTHING = normalize(0, None, mean_power_w=None, power_reason=None)
+
+
+def phase(number: int, found: Metrics, *checks: Check) -> PhaseResult:
+    return PhaseResult(
+        number=number, model="m", agents=found.agents, started_s=0.0, duration_s=1.0,
+        metrics=found, power=NO_POWER, verdicts=(judge(TIER, found),), checks=checks,
+    )  # fmt: skip
+
+
+def capacity(**changes: Any) -> Capacity:
+    found = Capacity(
+        model="m", tier="slo-2", agents=8, status="found", first_failing=9,
+        limited_by=("ttft_s.p95",), passing_phase=1, failing_phase=2, passes_above_failure=(),
+        throughput_tok_per_s=None, mean_power_w=None, per=NOTHING, throughput_per=NOTHING,
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+GOOD = metrics(request(ttft_s=1.5), agents=8)
+LATE = metrics(request(ttft_s=3.41), agents=9)
+
+
+def explain(found: Capacity, **phases: Any) -> list[str]:
+    known: dict[str, Any] = {"passing": None, "failing": None, "invalid": ()}
+    return explain_capacity(TIER, found, **(known | phases)).splitlines()
+
+
+def test_a_miss_shows_every_limit():
+    lines = explain_metrics(TIER, LATE)
+    assert lines[0] == "9 agents are outside 'm slo-2': 1 of 3 limits missed"
+    assert [line.split() for line in lines[1:]] == [
+        ["ttft_s.p95", "3.41", "<=", "3", "missed", "n=1"],
+        ["output_speed_tok_per_s.p25", "10", ">=", "5", "met", "n=1"],
+        ["error_ratio", "0", "<=", "0.01", "met", "n=1"],
+    ]
+
+
+def test_a_hit_shows_them_too():
+    lines = explain_metrics(TIER, GOOD)
+    assert lines[0] == "8 agents are within 'm slo-2': 0 of 3 limits missed"
+    assert len(lines) == 4
+
+
+def test_columns_stand_below_each_other():
+    rows = explain_metrics(TIER, LATE)[1:]
+    assert len({row.index("n=") for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (metrics(agents=8), "no value"),
+        (metrics(request(error="x"), agents=8), "inf"),
+    ],
+    ids=["nothing was measured", "failures reach into it"],
+)
+def test_a_percentile_without_a_number_says_so_when(found: Metrics, shown: str):
+    assert f" {shown} <= 3 " in explain_metrics(TIER, found)[1]
+
+
+def test_a_capacity_names_its_limit_and_both_phases():
+    lines = explain(capacity(), passing=phase(3, GOOD), failing=phase(4, LATE))
+    assert lines[:3] == [
+        "'m slo-2' carries 8 agents; asked for at least 4",
+        "limited by: ttft_s.p95",
+        "largest passing phase: number 3, 8 agents",
+    ]
+    assert lines[6] == "smallest failing phase: number 4, 9 agents"
+    assert "3.41" in lines[7]
+
+
+def test_a_capacity_without_phases_says_so():
+    lines = explain(capacity(agents=0, status="unsupported", limited_by=()))
+    assert lines == [
+        "'m slo-2' carries 0 (not supported) agents; asked for at least 4",
+        "limited by: nothing that was measured",
+        "largest passing phase: none",
+        "smallest failing phase: none",
+    ]
+
+
+def test_invalid_phases_say_why():
+    late = Check(name="client cpu", value=1, limit=0, ok=False, invalidates=True, text="too slow")
+    lines = explain(capacity(), invalid=[phase(5, LATE, late)])
+    assert lines[-1] == "invalid phase 5, 9 agents: client cpu: too slow"
+
+
+def test_a_curve_that_is_not_monotone_is_reported():
+    lines = explain(capacity(passes_above_failure=(12, 16)))
+    assert lines[-1] == "not monotone: 12, 16 agents passed above a failure and do not count"

@@ -1,0 +1,139 @@
+import pytest
+
+from pytest_agentperf.steady import Floors, PhaseState
+from tests.phases import ns, request
+
+FLOORS = Floors(min_trajectories=6, min_trajectories_per_agent=2, min_steady_s=100.0)
+
+
+def two_agents(
+    *, floors: Floors = FLOORS, completed: tuple[int, int] = (3, 3), settle_s: float = 30.0
+) -> PhaseState:
+    """Agents that sent at 10 and 20 s, so that the window opens at 50 s."""
+    state = PhaseState(agents=2, settle_s=settle_s, floors=floors)
+    state.started({0: ns(10), 1: ns(20)})
+    for agent, trajectories in enumerate(completed):
+        for _ in range(trajectories):
+            state.turn(request(agent=agent, last_turn=True))
+    return state
+
+
+def test_the_window_opens_after_the_last_agent_has_settled():
+    assert two_agents().opens_ns == ns(50)
+
+
+def test_the_window_stays_shut_while_an_agent_has_not_sent():
+    state = PhaseState(agents=3, settle_s=30.0, floors=FLOORS)
+    state.started({0: ns(10)})
+    state.started({2: ns(15)})
+    assert (state.opens_ns, state.left_s(ns(500))) == (None, None)
+    assert state.missing(ns(500)) == ("1 agents have not started",)
+
+
+def test_an_agent_is_active_from_its_first_request_on():
+    state = two_agents()
+    state.started({0: ns(90)})
+    assert (state.first_sent_ns, state.opens_ns) == ((ns(10), ns(20)), ns(50))
+
+
+def test_first_sends_stand_in_order_of_agent():
+    state = PhaseState(agents=2, settle_s=30.0, floors=FLOORS)
+    state.started({1: ns(10)})
+    state.started({0: ns(20)})
+    assert state.first_sent_ns == (ns(20), ns(10))
+
+
+def test_the_window_may_close_when_all_floors_are_met():
+    assert two_agents().missing(ns(150)) == ()
+
+
+@pytest.mark.parametrize(
+    ("completed", "now_s", "missing"),
+    [
+        ((3, 3), 149.0, ("99 of 100 s steady",)),
+        ((3, 2), 150.0, ("5 of 6 trajectories",)),
+        ((9, 1), 150.0, ("slowest agent at 1 of 2",)),
+        ((9, 0), 150.0, ("slowest agent at 0 of 2",)),
+        ((0, 0), 40.0,
+         ("0 of 100 s steady", "0 of 6 trajectories", "slowest agent at 0 of 2")),
+    ],
+    ids=[
+        "length alone",
+        "trajectories alone",
+        "the slowest agent alone",
+        "an agent that completed nothing",
+        "all three",
+    ],
+)  # fmt: skip
+def test_binds(completed: tuple[int, int], now_s: float, missing: tuple[str, ...]):
+    assert two_agents(completed=completed).missing(ns(now_s)) == missing
+
+
+def test_a_trajectory_that_failed_is_not_completed():
+    state = two_agents(completed=(3, 2))
+    state.turn(request(agent=1, last_turn=True, error="x"))
+    state.turn(request(agent=1, last_turn=False))
+    assert state.missing(ns(150)) == ("5 of 6 trajectories",)
+
+
+def test_trajectories_that_ended_before_the_window_count():
+    state = two_agents(completed=(0, 0))
+    for agent in (0, 0, 0, 1, 1, 1):
+        state.turn(request(20.0, agent=agent, last_turn=True))
+    assert state.missing(ns(150)) == ()
+
+
+def test_requests_and_failures_are_counted():
+    state = two_agents(completed=(1, 0))
+    state.turn(request(error="HTTP 500: x"))
+    state.turn(request(error="timeout after 300 s"))
+    assert (state.ended, state.failed, state.failed_in_a_row) == (3, 2, 1)
+
+
+def test_an_answer_ends_a_run_of_failures_and_a_timeout_does_not():
+    state = two_agents()
+    state.turn(request(error="x"))
+    state.turn(request(error="timeout"))
+    state.turn(request(error="x"))
+    assert state.failed_in_a_row == 2
+    state.turn(request())
+    assert state.failed_in_a_row == 0
+
+
+@pytest.mark.parametrize(
+    ("agents", "run"),
+    [(1, 50), (16, 50), (17, 51), (100, 300)],
+    ids=["one agent", "few agents", "just more than few", "many agents"],
+)
+def test_hopeless_is_three_failures_per_agent_or_fifty(agents: int, run: int):
+    assert PhaseState(agents=agents, settle_s=1.0, floors=FLOORS).hopeless_run == run
+
+
+class TestTimeLeft:
+    """The phase began at 10 s and its window opens at 50 s."""
+
+    def test_is_the_rest_of_the_window(self):
+        assert two_agents().left_s(ns(90)) == 60  # open until 150 s
+
+    def test_is_a_whole_window_before_it_opens(self):
+        assert two_agents().left_s(ns(40)) == 110
+
+    def test_is_nothing_when_the_floors_are_met(self):
+        assert two_agents().left_s(ns(500)) == 0
+
+    def test_follows_the_pace_of_trajectories(self):
+        # 4 of 6 in 400 s: 200 s for the other 2.
+        assert two_agents(completed=(2, 2)).left_s(ns(410)) == pytest.approx(200)
+
+    def test_follows_the_pace_of_the_slowest_agent(self):
+        # 1 of 2 in 400 s: as long again.
+        assert two_agents(completed=(9, 1)).left_s(ns(410)) == pytest.approx(400)
+
+    def test_is_unknown_while_an_agent_has_completed_nothing(self):
+        assert two_agents(completed=(9, 0)).left_s(ns(410)) is None
+
+
+def test_no_floors_are_met_at_once():
+    none = Floors(min_trajectories=0, min_trajectories_per_agent=0, min_steady_s=0.0)
+    state = two_agents(floors=none, completed=(0, 0), settle_s=0.0)
+    assert (state.opens_ns, state.missing(ns(20)), state.left_s(ns(20))) == (ns(20), (), 0)

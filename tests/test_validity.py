@@ -1,0 +1,141 @@
+from typing import Any
+
+import pytest
+
+from pytest_agentperf.metrics import Metrics, distribution
+from pytest_agentperf.records import ClientHealth, Measurement
+from pytest_agentperf.validity import Check, Marks, check
+from tests.phases import measurement, metrics, request
+
+MARKS = Marks(max_loop_lag_p95_s=0.003, max_loop_lag_p99_s=0.010, max_cpu_ratio=0.8)
+
+
+def missed(phase: Measurement | None = None, found: Metrics | None = None) -> list[Check]:
+    checks = check(phase or measurement([]), found or metrics(request()), MARKS)
+    return [c for c in checks if not c.ok]
+
+
+def by_client(**changes: Any) -> Measurement:
+    healthy: dict[str, Any] = {"loop_lag_s": (0.0,), "cpu_ratio": 0.1, "first_sent_ns": (0,)}
+    return measurement([], health=ClientHealth(**(healthy | changes)))
+
+
+def test_a_sound_phase_misses_nothing():
+    assert missed() == []
+
+
+def test_every_check_says_what_to_do():
+    checks = check(by_client(), metrics(request()), MARKS)
+    assert [c.name for c in checks if not c.text] == ["phase complete"]
+    assert len({c.name for c in checks}) == len(checks)
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "text"),
+    [
+        (by_client(loop_lag_s=(0.0031,) * 100), "client loop lag p95",
+         "the load generator was late itself: give it more cores or --agentperf-workers"),
+        (by_client(loop_lag_s=(0.0,) * 97 + (0.011,) * 3), "client loop lag p99",
+         "the load generator was late itself: give it more cores or --agentperf-workers"),
+        (by_client(cpu_ratio=0.81), "client cpu",
+         "the load generator was late itself: give it more cores or --agentperf-workers"),
+        (measurement([], broken="the endpoint stopped answering"), "phase complete",
+         "the endpoint stopped answering"),
+        (measurement([], floors_met=False), "floors met",
+         "the phase ended before its floors; raise --agentperf-max-phase-s"),
+        (measurement([], agents=2), "active agents", "1 of 2 agents ever sent a request"),
+    ],
+    ids=[
+        "a client that is late all the time",
+        "a client that is late at times",
+        "a busy client",
+        "a phase that was broken off",
+        "a phase below its floors",
+        "an agent that never sent",
+    ],
+)  # fmt: skip
+def test_is_invalidated_by(phase: Measurement, name: str, text: str):
+    (found,) = missed(phase)
+    assert (found.name, found.text, found.invalidates) == (name, text, True)
+
+
+def test_a_client_on_its_marks_is_trusted():
+    assert missed(by_client(loop_lag_s=(0.003,) * 100, cpu_ratio=0.8)) == []
+
+
+def test_answers_without_a_count_invalidate():
+    (found,) = missed(found=metrics(request(), request(osl_tokens=None), undefined_speed_ratio=0.0))
+    assert (found.name, found.value, found.limit) == ("tokens counted", 1, 2)
+    assert found.invalidates
+    assert found.text == (
+        "answers came without usage: serve with stream_options.include_usage, "
+        "or give --agentperf-tokenizer"
+    )
+
+
+def test_failures_need_no_count():
+    assert missed(found=metrics(request(), request(error="x", osl_tokens=None))) == []
+
+
+@pytest.mark.parametrize(
+    ("error_ratio", "ok"), [(0.21, True), (0.2, False)], ids=["more than a fifth", "a fifth"]
+)
+def test_failures_excuse_the_floors_from(error_ratio: float, *, ok: bool):
+    found = metrics(request(), error_ratio=error_ratio)
+    assert (missed(measurement([], floors_met=False), found) == []) is ok
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "text"),
+    [
+        ({"first_turn_cached_ratio": 0.11}, "first-turn cached share",
+         "the server knew first prompts already: the salt does not reach its prefix cache"),
+        ({"undefined_speed_ratio": 0.051}, "undefined speeds",
+         "many answers came in one piece or with one token: P25 speed leans on the rest"),
+        ({"first_chunk_speed_tok_per_s": distribution([9.79])}, "bundled first chunk",
+         "P25 speed parts from its first-chunk variant: the server bundles tokens"),
+        ({"hidden_reasoning_ratio": 0.051}, "hidden reasoning",
+         "reasoning tokens were counted but never streamed: TTFT is not comparable"),
+        ({"token_ratio": 1.021}, "usage against tokenizer",
+         "the server's token counts part from the tokenizer's"),
+        ({"token_ratio": 0.979}, "usage against tokenizer",
+         "the server's token counts part from the tokenizer's"),
+    ],
+    ids=[
+        "first prompts that were cached",
+        "many undefined speeds",
+        "a first-chunk speed 2 % lower",
+        "reasoning that was not streamed",
+        "usage above the tokenizer's count",
+        "usage below the tokenizer's count",
+    ],
+)  # fmt: skip
+def test_is_only_warned_of(values: dict[str, Any], name: str, text: str):
+    (found,) = missed(found=metrics(request(), **values))
+    assert (found.name, found.text, found.invalidates) == (name, text, False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"first_turn_cached_ratio": 0.1},
+        {"undefined_speed_ratio": 0.05},
+        {"first_chunk_speed_tok_per_s": distribution([9.9])},  # the judged one is 10
+        {"hidden_reasoning_ratio": 0.05},
+        {"token_ratio": 1.019},
+    ],
+    ids=["cached share", "undefined speeds", "bundling", "hidden reasoning", "token ratio"],
+)
+def test_no_warning_on_the_mark_of(values: dict[str, Any]):
+    assert missed(found=metrics(request(), **values)) == []
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [None, distribution([1.0, 1.0]), distribution([0.0])],
+    ids=["is unknown", "is known for other requests", "is zero because all failed"],
+)
+def test_speeds_are_not_compared_when_the_first_chunk_variant(variant: Any):
+    found = metrics(request(), first_chunk_speed_tok_per_s=variant)
+    checks = {c.name: c for c in check(measurement([]), found, MARKS)}
+    assert (checks["bundled first chunk"].value, checks["bundled first chunk"].ok) == (None, True)
