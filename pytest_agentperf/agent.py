@@ -46,7 +46,8 @@ class Agent:
     phase: int
     run: str
     salt: str
-    starts_ns: int
+    offset_ns: int
+    """First request, after the begin of the phase."""
     trajectories: tuple[EncodedTrajectory, ...]
     assignment: Assignment
     encoder: ChatEncoder
@@ -55,9 +56,9 @@ class Agent:
     """Told of every request that opens (with its answer to be) and closes (``None``)."""
     emit: Callable[[TurnRecord, Answer], None]
 
-    async def work(self) -> None:
+    async def work(self, began_ns: int) -> None:
         """Run until cancelled."""
-        due_ns = self.starts_ns
+        due_ns = began_ns + self.offset_ns
         ordinal = 0
         while True:
             due_ns = await self._replay(ordinal, due_ns)

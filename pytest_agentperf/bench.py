@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
 from pytest_agentperf.conformance import PhaseFacts, conformance
-from pytest_agentperf.errors import AgentPerfError, ConfigError
+from pytest_agentperf.errors import AgentPerfError, ConfigError, LoadError
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System, normalize
@@ -209,7 +209,11 @@ class Bench:
                 Event(kind=kind, model=model, phase=number, agents=agents, text=text)
             ),
         )
-        measurement = await run.measure(number=number, agents=agents, workers=workers)
+        try:
+            measurement = await run.measure(number=number, agents=agents, workers=workers)
+        except LoadError:
+            await self._pool.close()  # what is left of the load must not meet the next phase
+            raise
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
         metrics = await asyncio.to_thread(summarize, measurement, speed=self._settings.speed)
         checks = check(measurement, metrics, self._marks())

@@ -96,17 +96,18 @@ class PhaseRun:
                 min_steady_s=settings.min_steady_s,
             ),
         )
-        began_ns = self._clock_ns() + _HEAD_START_NS
-        offsets = start_offsets_s(agents, settings.start_spread_s)
+        offsets_s = start_offsets_s(agents, settings.start_spread_s)
         self._on_progress("phase-start", f"{agents} agents on {workers} load processes")
         sampling = asyncio.create_task(self._sample())
         try:
-            await self._pool.begin(
+            await self._pool.prepare(
                 workers=workers,
                 phase=number,
                 agents=range(agents),
-                starts_ns=[began_ns + int(s * 1e9) for s in offsets],
+                offsets_ns=[int(s * 1e9) for s in offsets_s],
             )
+            began_ns = self._clock_ns() + _HEAD_START_NS
+            await self._pool.begin(began_ns)
             closed_ns, broken = await self._until_closed(state, began_ns)
             self._closed_ns = closed_ns
             await self._pool.close_window(closed_ns)

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import resource
+import ssl
 import struct
 import sys
 import time
@@ -36,6 +37,7 @@ __all__ = [
     "Drained",
     "Ended",
     "Failed",
+    "Prepare",
     "Ready",
     "Report",
     "Setup",
@@ -69,12 +71,18 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     """Folder of the model's tokenizer; answers are counted after the phase."""
 
 
-class Begin(msgspec.Struct, tag=True, kw_only=True):
-    """Start a phase with these agents, each at its instant."""
+class Prepare(msgspec.Struct, tag=True, kw_only=True):
+    """Make these agents for a phase, each to start so long after the phase begins."""
 
     phase: int
     agents: list[int]
-    starts_ns: list[int]
+    offsets_ns: list[int]
+
+
+class Begin(msgspec.Struct, tag=True, kw_only=True):
+    """Begin the prepared phase at an instant."""
+
+    at_ns: int
 
 
 class Close(msgspec.Struct, tag=True, kw_only=True):
@@ -87,11 +95,11 @@ class Stop(msgspec.Struct, tag=True, kw_only=True):
     """End the phase."""
 
 
-Command = Setup | Begin | Close | Stop
+Command = Setup | Prepare | Begin | Close | Stop
 
 
 class Ready(msgspec.Struct, tag=True, kw_only=True):
-    """Set up."""
+    """Set up, or prepared."""
 
 
 class Started(msgspec.Struct, tag=True, kw_only=True):
@@ -155,13 +163,19 @@ async def read_frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 @dataclass(slots=True, kw_only=True)
 class _Phase:
     load: Load
-    began_ns: int
-    cpu_s: float
+    began_ns: int = 0
+    cpu_s: float = 0.0
     turns: list[TurnRecord] = field(default_factory=list[TurnRecord])
     texts: list[tuple[TurnRecord, Answer]] = field(default_factory=list[tuple[TurnRecord, Answer]])
     """Answers to count after the phase; empty without a tokenizer."""
     close_ns: int | None = None
     drained: bool = False
+
+    def begin(self, at_ns: int) -> None:
+        gc.disable()
+        self.began_ns = time.perf_counter_ns()
+        self.cpu_s = _cpu_s()
+        self.load.start(at_ns)
 
 
 class _Worker:
@@ -174,19 +188,30 @@ class _Worker:
     async def obey(self, command: Command) -> None:
         match command:
             case Setup():
-                self._workload = _workload(command)
-                if command.tokenizer is not None:
-                    self._tokenizer = LocalTokenizer(command.tokenizer)
-                gc.collect()
-                gc.freeze()
+                self._set_up(command)
                 await self._send(Ready())
-            case Begin():
-                self._begin(command)
-            case Close():
-                if self._phase is not None:
-                    self._phase.close_ns = command.at_ns
+            case Prepare():
+                self._prepare(command)
+                await self._send(Ready())
             case Stop():
                 await self._stop()
+            case Begin() | Close():
+                self._direct(command)
+
+    def _set_up(self, command: Setup) -> None:
+        self._workload = _workload(command)
+        if command.tokenizer is not None:
+            self._tokenizer = LocalTokenizer(command.tokenizer)
+        gc.collect()
+        gc.freeze()
+
+    def _direct(self, command: Begin | Close) -> None:
+        if self._phase is None:
+            raise RuntimeError(f"{type(command).__name__} without a phase")
+        if isinstance(command, Begin):
+            self._phase.begin(command.at_ns)
+        else:
+            self._phase.close_ns = command.at_ns
 
     async def tick(self) -> None:
         """Report what has happened since the last tick."""
@@ -205,19 +230,17 @@ class _Worker:
             if phase.drained:
                 await self._send(Drained())
 
-    def _begin(self, command: Begin) -> None:
+    def _prepare(self, command: Prepare) -> None:
         if self._workload is None:
-            raise RuntimeError("Begin before Setup")
+            raise RuntimeError("Prepare before Setup")
         load = Load(
             self._workload,
             phase=command.phase,
             agents=command.agents,
-            starts_ns=command.starts_ns,
+            offsets_ns=command.offsets_ns,
             emit=self._emit,
         )
-        gc.disable()
-        self._phase = _Phase(load=load, began_ns=time.perf_counter_ns(), cpu_s=_cpu_s())
-        load.start()
+        self._phase = _Phase(load=load)
 
     def _emit(self, turn: TurnRecord, answer: Answer) -> None:
         if self._phase is None:
@@ -275,6 +298,7 @@ def _workload(command: Setup) -> Workload:
         run=command.run,
         salt=command.salt,
         timeout_s=command.timeout_s,
+        tls=ssl.create_default_context(),
     )
 
 

@@ -15,6 +15,7 @@ from pytest_agentperf.worker import (
     Close,
     Command,
     Failed,
+    Prepare,
     Report,
     Setup,
     Stop,
@@ -67,20 +68,27 @@ class WorkerPool:
             await self.close()
             self._setup = setup
 
-    async def begin(
-        self, *, workers: int, phase: int, agents: Sequence[int], starts_ns: Sequence[int]
+    async def prepare(
+        self, *, workers: int, phase: int, agents: Sequence[int], offsets_ns: Sequence[int]
     ) -> None:
-        """Deal agents over processes, round robin, and start the phase."""
+        """Deal agents over processes, round robin, and wait until all are made."""
         for number in range(workers):
             await self._send(
                 number,
-                Begin(
+                Prepare(
                     phase=phase,
                     agents=list(agents[number::workers]),
-                    starts_ns=list(starts_ns[number::workers]),
+                    offsets_ns=list(offsets_ns[number::workers]),
                 ),
             )
         self._busy = workers
+        for _ in range(workers):
+            await self.report(timeout_s=None)
+
+    async def begin(self, at_ns: int) -> None:
+        """Begin the prepared phase at an instant."""
+        for number in range(self._busy):
+            await self._send(number, Begin(at_ns=at_ns))
 
     async def grow(self, workers: int) -> None:
         """Have at least this many processes, set up and ready."""

@@ -1,0 +1,133 @@
+"""Load processes: dealt, heard, and missed when they die."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from pytest_agentperf.errors import LoadError
+from pytest_agentperf.phase import PhaseRun
+from pytest_agentperf.records import Measurement
+from pytest_agentperf.settings import Settings, make_settings
+from pytest_agentperf.sim import launch
+from pytest_agentperf.synthesis import synthesize
+from pytest_agentperf.worker import Setup
+from pytest_agentperf.workers import WorkerPool
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = make_settings(
+    {"mode": "smoke", "start_spread_s": 0.2, "settle_s": 0.2, "min_steady_s": 1.0}
+)
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Iterator[Setup]:
+    """A small workload on a simulator of its own."""
+    planned = tmp_path / "planned.msgpack"
+    dataset = synthesize(
+        trajectories=6, turns=3, isl_tokens=6000, osl_tokens=20, tool_s=0.05, seed=1
+    )
+    planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
+    info = launch.connect("sim:", models=("m",))
+    yield Setup(
+        trajectories=str(planned),
+        url=info.url,
+        osl_header=info.osl_header,
+        model="m",
+        request={},
+        reasoning_field="reasoning_content",
+        max_tokens=100,
+        output="natural",
+        salt="trajectory",
+        seed=0,
+        run="test",
+        timeout_s=10,
+        tokenizer=None,
+    )
+    info.close()
+
+
+def _run(pool: WorkerPool, settings: Settings) -> PhaseRun:
+    return PhaseRun(
+        pool=pool,
+        settings=settings,
+        meter=None,
+        clock_ns=time.perf_counter_ns,
+        on_turns=lambda _: None,
+        on_progress=lambda _kind, _text: None,
+    )
+
+
+async def _phase(setup: Setup, *, agents: int, workers: int) -> Measurement:
+    pool = WorkerPool()
+    await pool.set_up(setup)
+    await pool.grow(workers)
+    try:
+        return await _run(pool, SETTINGS).measure(number=1, agents=agents, workers=workers)
+    finally:
+        await pool.close()
+
+
+def test_agents_are_shared_by_processes_and_all_of_them_work(setup: Setup) -> None:
+    seen = asyncio.run(_phase(setup, agents=5, workers=2))
+    assert {t.agent for t in seen.turns} == {0, 1, 2, 3, 4}
+    assert len(seen.health.first_sent_ns) == 5
+    assert seen.floors_met
+    assert seen.broken is None
+
+
+def test_an_agents_work_does_not_depend_on_how_many_there_are(setup: Setup) -> None:
+    few = asyncio.run(_phase(setup, agents=2, workers=1))
+    many = asyncio.run(_phase(setup, agents=4, workers=2))
+
+    def order(seen: Measurement, agent: int) -> list[tuple[str, int]]:
+        turns = sorted((t for t in seen.turns if t.agent == agent), key=lambda t: t.sent_ns)
+        return [(t.trajectory, t.turn) for t in turns]
+
+    for agent in (0, 1):
+        one, other = order(few, agent), order(many, agent)
+        shared = min(len(one), len(other))
+        assert shared > 3
+        assert one[:shared] == other[:shared]
+
+
+def test_starts_are_spread_and_the_window_opens_after_the_last(setup: Setup) -> None:
+    seen = asyncio.run(_phase(setup, agents=4, workers=1))
+    first = seen.health.first_sent_ns
+    gaps = [(b - a) / 1e9 for a, b in pairwise(first)]
+    assert all(0.02 < gap < 0.2 for gap in gaps)
+    assert seen.window.start_ns == max(first) + 200_000_000
+
+
+def test_every_member_of_the_window_has_ended(setup: Setup) -> None:
+    seen = asyncio.run(_phase(setup, agents=4, workers=1))
+    assert seen.cut == 0
+    assert max(t.sent_ns for t in seen.turns) > seen.window.end_ns
+
+
+def test_a_load_process_that_dies_is_named_at_once(setup: Setup) -> None:
+    async def murder() -> None:
+        pool = WorkerPool()
+        await pool.set_up(setup)
+        await pool.grow(2)
+        run = asyncio.create_task(_run(pool, SETTINGS).measure(number=1, agents=4, workers=2))
+        await asyncio.sleep(0.5)
+        victims = [
+            child
+            for child in psutil.Process().children()
+            if "pytest_agentperf.worker" in child.cmdline()
+        ]
+        victims[0].kill()
+        try:
+            await asyncio.wait_for(run, 5)
+        finally:
+            await pool.close()
+
+    with pytest.raises(LoadError, match=r"load process \d: ended with exit code -9"):
+        asyncio.run(murder())
