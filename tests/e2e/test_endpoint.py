@@ -1,0 +1,176 @@
+"""One connection against a server that misbehaves on purpose: what is recorded for each fault."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.endpoint import HttpConnection, connect
+from pytest_agentperf.errors import EndpointError
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.trajectory import Message
+from pytest_agentperf.wire import ChatEncoder
+from tests.servers.process import ServerProcess, start
+
+pytestmark = pytest.mark.e2e
+
+Scripted = Callable[..., AbstractContextManager[ServerProcess]]
+ENCODER = ChatEncoder(
+    model="scripted",
+    request={},
+    reasoning_field="reasoning_content",
+    max_tokens=20,
+    output="natural",
+)
+BODY = ENCODER.body([ENCODER.message(Message(role="user", content="Hello"))], (), None)
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Scripted:
+    """Start the scripted server with a fault, 20 tokens at 1,000 a second after 5 ms."""
+
+    def begin(fault: str | None = None) -> AbstractContextManager[ServerProcess]:
+        options = ("--fault", fault) if fault else ()
+        return start(
+            "tests.servers.scripted",
+            "--first-token-ms=5",
+            "--tokens-per-s=1000",
+            "--tokens=20",
+            f"--log={tmp_path / 'log.jsonl'}",
+            *options,
+        )
+
+    return begin
+
+
+def _ask(url: str, *, times: int = 1, timeout_s: float = 10, pause_s: float = 0) -> list[RawAnswer]:
+    async def ask() -> list[RawAnswer]:
+        connection = HttpConnection(
+            EndpointInfo(url=url), timeout_s=timeout_s, tls=ssl.create_default_context()
+        )
+        answers: list[RawAnswer] = []
+        for number in range(times):
+            await asyncio.sleep(pause_s if number else 0)
+            answers.append(RawAnswer())
+            await connection.chat(BODY, answers[-1], osl_tokens=None)
+        await connection.close()
+        return answers
+
+    return asyncio.run(ask())
+
+
+def _answer(raw: RawAnswer) -> Answer:
+    reader = AnswerReader()
+    for at_ns, data in raw.reads:
+        reader.feed(at_ns, data)
+    return reader.finish(raw)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("error-status", "HTTP 500: "),
+        ("slow-status-429", "HTTP 429: "),
+        ("error-in-stream", "error in stream: "),
+        ("no-finish", "stream ended without finish_reason"),
+        ("cut", "connection: ReadError"),
+        ("empty", "empty answer"),
+    ],
+)
+def test_a_fault_is_a_failed_request_with_its_reason(
+    scripted: Scripted, fault: str, said: str
+) -> None:
+    with scripted(fault) as server:
+        (raw,) = _ask(server.url)
+    error = _answer(raw).error
+    assert error is not None
+    assert error.startswith(said)
+    assert raw.sent_ns < raw.end_ns
+    assert not raw.reconnected
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_timeout(scripted: Scripted) -> None:
+    with scripted("hang") as server:
+        (raw,) = _ask(server.url, timeout_s=0.3)
+    assert _answer(raw).error == "timeout after 0.3 s"
+    assert (raw.end_ns - raw.sent_ns) / 1e9 >= 0.25
+
+
+def test_answers_without_usage_have_no_token_count(scripted: Scripted) -> None:
+    with scripted("no-usage") as server:
+        (raw,) = _ask(server.url)
+    answer = _answer(raw)
+    assert (answer.error, answer.osl_tokens, len(answer.token_ns)) == (None, None, 20)
+
+
+def test_the_first_chunk_is_counted_from_usage_on_every_chunk(scripted: Scripted) -> None:
+    with scripted("usage-every-chunk") as server:
+        (raw,) = _ask(server.url)
+    answer = _answer(raw)
+    assert (answer.first_chunk_tokens, answer.osl_tokens) == (1, 20)
+
+
+def test_a_bundled_first_chunk_is_five_events_for_twenty_tokens(scripted: Scripted) -> None:
+    with scripted("bundled-first") as server:
+        (raw,) = _ask(server.url)
+    answer = _answer(raw)
+    assert (len(answer.token_ns), answer.osl_tokens, answer.first_chunk_tokens) == (5, 20, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "pause_s"), [("close-after-answer", 0.0), ("close-idle", 0.3)], ids=str
+)
+def test_a_connection_that_the_server_closed_between_answers_is_no_failure(
+    scripted: Scripted, fault: str, pause_s: float
+) -> None:
+    with scripted(fault) as server:
+        answers = _ask(server.url, times=3, pause_s=pause_s)
+    assert [_answer(raw).error for raw in answers] == [None, None, None]
+    assert all(raw.connect_ns > 0 for raw in answers)
+
+
+def test_one_connection_serves_all_of_an_agents_requests(scripted: Scripted) -> None:
+    with scripted() as server:
+        answers = _ask(server.url, times=3)
+    assert [raw.connect_ns > 0 for raw in answers] == [True, False, False]
+
+
+def test_connecting_is_not_in_the_time_to_first_token(scripted: Scripted) -> None:
+    with scripted() as server:
+        before_ns = time.perf_counter_ns()
+        (raw,) = _ask(server.url)
+    assert raw.sent_ns - raw.connect_ns > before_ns
+    assert _answer(raw).token_ns[0] > raw.sent_ns
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """A port that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return f"http://127.0.0.1:{port}/v1"
+
+
+def test_a_refused_connection_fails_the_request_and_is_tried_once(dead_url: str) -> None:
+    (raw,) = _ask(dead_url)
+    assert raw.error is not None
+    assert raw.error.startswith("connection: ConnectError")
+    assert not raw.reconnected
+
+
+def test_the_models_of_a_server_are_listed(scripted: Scripted) -> None:
+    with scripted() as server:
+        assert connect(server.url.removesuffix("/v1"), models=()).models == ("scripted",)
+
+
+def test_nothing_at_the_url_is_told_with_the_url(dead_url: str) -> None:
+    with pytest.raises(EndpointError, match=r"does not answer.*are host and port right"):
+        connect(dead_url, models=())
