@@ -8,13 +8,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pynvml
+import pynvml as _pynvml  # pyright: ignore[reportMissingTypeStubs] it has none
 
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.protocols import Meter
 from pytest_agentperf.records import Sample
 
 __all__ = ["NvmlMeter", "connect"]
+
+pynvml: Any = _pynvml
+"""Untyped."""
 
 
 def connect() -> Meter:
