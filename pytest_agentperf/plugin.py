@@ -1,53 +1,43 @@
-"""The pytest plugin: options, parametrisation over model × tier, fixtures, reports.
+"""The pytest plugin's hooks: options, parametrisation over model × tier, reports.
 
-The only module that reads ``pytest.Config`` and turns our errors into pytest's. It is imported in
-every pytest run of the environment, so what is heavy is imported where it is used.
+Only this module and `fixtures` read ``pytest.Config`` and turn our errors into pytest's. It is
+imported in every pytest run of the environment, so what is heavy is imported where it is used.
 """
 
 import inspect
 import shutil
 import sys
-import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
 from importlib import resources
-from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 
-from pytest_agentperf.errors import AgentPerfError, ConfigError
-from pytest_agentperf.settings import (
-    Settings,
-    Value,
-    knobs,
-    make_settings,
-    option_name,
-    parse_value,
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.fixtures import (
+    agentperf,
+    agentperf_dataset,
+    agentperf_endpoint,
+    agentperf_power_meter,
+    agentperf_settings,
+    agentperf_system,
+    capacity,
 )
+from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
+from pytest_agentperf.settings import Value, knobs, make_settings, option_name, parse_value
 
-__all__: list[str] = []
+# pytest takes fixtures from the plugin's own namespace.
+__all__ = [
+    "agentperf",
+    "agentperf_dataset",
+    "agentperf_endpoint",
+    "agentperf_power_meter",
+    "agentperf_settings",
+    "agentperf_system",
+    "capacity",
+]
 
 _SHIPPED = "aa-agentperf.yaml"
-_USAGE = int(pytest.ExitCode.USAGE_ERROR)
-
-
-@dataclass(slots=True)
-class _Session:
-    """What this plugin keeps over one session."""
-
-    settings: Settings
-    models: Any = None
-    """`pytest_agentperf.bench.Models`, when a test asked for a tier."""
-    problem: str | None = None
-    """What is wrong with the tiers, told when it is known that a test measures."""
-    folder: Any = None
-    measures_under_xdist: bool = False
-
-
-_SESSION = pytest.StashKey[_Session]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,15 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = make_settings(_given(config))
     except ConfigError as wrong:
         raise pytest.UsageError(str(wrong)) from wrong
-    config.stash[_SESSION] = _Session(settings)
+    config.stash[SESSION] = Session(settings)
     if settings.endpoint and config.getoption("numprocesses", None):
-        raise pytest.UsageError(_XDIST)
+        raise pytest.UsageError(XDIST)
 
 
-_XDIST = (
-    "pytest-xdist (-n) would measure several phases at once, each spoiling the other; run without "
-    "-n: load is spread over processes by --agentperf-workers"
-)
 _NO_ENDPOINT = (
     "these tests measure an endpoint and none was given: pass --agentperf-endpoint "
     "(or --endpoint where the suites' conftest is in use) with http://HOST:PORT/v1, or with sim: "
@@ -102,7 +88,7 @@ def _given(config: pytest.Config) -> Mapping[str, Value]:
     return given
 
 
-def _models(session: _Session) -> Any:
+def _models(session: Session) -> Any:
     from pytest_agentperf.bench import Models  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.tierfile import (  # noqa: PLC0415 the same
         choose_models,
@@ -117,7 +103,7 @@ def _models(session: _Session) -> Any:
     specs, where = shipped, "the tiers of this package"
     if settings.slo is not None:
         specs, where = (
-            parse_tiers(_read(settings.slo, "--agentperf-slo"), settings.slo),
+            parse_tiers(read_text(settings.slo, "--agentperf-slo"), settings.slo),
             settings.slo,
         )
     chosen = choose_models(specs, models=settings.model, tiers=settings.tier, where=where)
@@ -136,18 +122,11 @@ def _served_as(name: str, spec: Any) -> Any:
     return replace(spec, model=name, tiers=tuple(replace(t, model=name) for t in spec.tiers))
 
 
-def _read(path: str, option: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as failed:
-        raise ConfigError(f"{option} {path!r} cannot be read: {failed}") from failed
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for ``slo`` once per model and tier."""
     if "slo" not in metafunc.fixturenames:
         return
-    session = metafunc.config.stash[_SESSION]
+    session = metafunc.config.stash[SESSION]
     if session.models is None and session.problem is None:
         try:
             session.models = _models(session)
@@ -182,7 +161,7 @@ def _measures(item: pytest.Item) -> bool:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse to start when a test measures and cannot."""
-    session = config.stash[_SESSION]
+    session = config.stash[SESSION]
     if config.option.collectonly or not any(map(_measures, items)):
         return
     workeroutput: dict[str, object] | None = getattr(config, "workeroutput", None)
@@ -205,152 +184,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_testnodedown(node: Any) -> None:
     """Hear from an xdist worker that it was given tests that measure."""
     if getattr(node, "workeroutput", {}).get("agentperf_measures"):
-        node.config.stash[_SESSION].measures_under_xdist = True
-
-
-@contextmanager
-def _ends_session() -> Generator[None]:
-    """End the session at once, with one line, when the user has to act."""
-    try:
-        yield
-    except AgentPerfError as wrong:
-        _leave(str(wrong))
-
-
-def _leave(message: str) -> NoReturn:
-    pytest.exit(message, returncode=_USAGE)
-
-
-@pytest.fixture(scope="session")
-def agentperf_settings(pytestconfig: pytest.Config) -> Settings:
-    """What this run was asked to do."""
-    session = pytestconfig.stash[_SESSION]
-    if session.measures_under_xdist:
-        pytest.fail(_XDIST, pytrace=False)
-    return session.settings
-
-
-@pytest.fixture(scope="session")
-def agentperf_dataset(agentperf_settings: Settings) -> Any:
-    """The trajectories to replay; override it to bring your own `Dataset`."""
-    from pytest_agentperf.importers import load_dataset  # noqa: PLC0415 only when a test measures
-
-    with _ends_session():
-        return load_dataset(agentperf_settings.dataset, agentperf_settings.importer)
-
-
-@pytest.fixture(scope="session")
-def agentperf_system(agentperf_settings: Settings) -> Any:
-    """The system under test as declared, or ``None``; override it to return a `System`."""
-    from pytest_agentperf.normalize import parse_system  # noqa: PLC0415 only when a test measures
-
-    path = agentperf_settings.system
-    if path is None:
-        return None
-    with _ends_session():
-        return parse_system(_read(path, "--agentperf-system"), path)
-
-
-@pytest.fixture(scope="session")
-def agentperf_endpoint(
-    agentperf_settings: Settings, pytestconfig: pytest.Config, agentperf_dataset: Any
-) -> Iterator[Any]:
-    """Where load goes, probed once; override it to yield an `EndpointInfo` of your own."""
-    del agentperf_dataset  # a wrong dataset is told before a server is started or asked
-    from pytest_agentperf.preflight import check_models, connect  # noqa: PLC0415 the same
-
-    models = pytestconfig.stash[_SESSION].models
-    with _ends_session():
-        info = connect(agentperf_settings.endpoint or "", tuple(models.specs))
-        try:
-            check_models(info, tuple(models.specs))
-        except AgentPerfError:
-            info.close()
-            raise
-    yield info
-    info.close()
-
-
-@pytest.fixture(scope="session")
-def agentperf_power_meter(agentperf_settings: Settings) -> Iterator[Any]:
-    """The power meter, or ``None`` where there is none; override it to yield a `Meter`."""
-    from pytest_agentperf.preflight import open_meter  # noqa: PLC0415 the same
-
-    with _ends_session():
-        meter = open_meter(agentperf_settings.meter, agentperf_settings.endpoint or "")
-    yield meter
-    if meter is not None:
-        meter.close()
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def agentperf(
-    pytestconfig: pytest.Config,
-    agentperf_settings: Settings,
-    agentperf_dataset: Any,
-    agentperf_system: Any,
-    agentperf_endpoint: Any,
-    agentperf_power_meter: Any,
-) -> AsyncIterator[Any]:
-    """The bench: ``await agentperf.measure(agents=8)``."""
-    from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
-    from pytest_agentperf.preflight import check_chat, open_folder  # noqa: PLC0415 the same
-
-    session = pytestconfig.stash[_SESSION]
-    inputs = Inputs(
-        endpoint=agentperf_endpoint,
-        dataset=agentperf_dataset,
-        meter=agentperf_power_meter,
-        system=agentperf_system,
-    )
-    with _ends_session():
-        for spec in session.models.specs.values():
-            await check_chat(agentperf_endpoint, spec, agentperf_settings)
-        session.folder = open_folder(agentperf_settings, inputs)
-    bench = Bench(
-        settings=agentperf_settings,
-        models=session.models,
-        inputs=inputs,
-        folder=session.folder,
-        on_event=_live_lines(pytestconfig, agentperf_settings),
-    )
-    yield bench
-    await bench.close()
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def capacity(agentperf: Any, slo: Any) -> Any:
-    """The greatest number of agents that meets this test's tier."""
-    with _ends_session():
-        found = await agentperf.capacity(slo)
-    if found.status in {"invalid", "open"}:
-        pytest.fail(f"INVALID, neither pass nor fail:\n{found.explanation}", pytrace=False)
-    return found
-
-
-def _live_lines(config: pytest.Config, settings: Settings) -> Any:
-    from pytest_agentperf.terminal import LiveLines  # noqa: PLC0415 only when a test measures
-
-    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    if reporter is None:
-        return _unheard
-
-    def write(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write(text, flush=True)
-
-    reporter.ensure_newline()
-    return LiveLines(
-        write=write,
-        interactive=bool(reporter.isatty),
-        every_s=settings.progress_s,
-        clock_s=time.perf_counter,
-    )
-
-
-def _unheard(event: object) -> None:
-    del event
+        node.config.stash[SESSION].measures_under_xdist = True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -378,9 +212,9 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the stand-alone report beside the bundle."""
-    own = session.config.stash.get(_SESSION, None)
+    own = session.config.stash.get(SESSION, None)
     if own is not None and own.measures_under_xdist:
-        session.exitstatus = _USAGE
+        session.exitstatus = USAGE
     if own is None or own.folder is None:
         return
     from pytest_agentperf.report import render_page  # noqa: PLC0415 only when a test measured
@@ -394,7 +228,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the phases, the capacities and where everything lies."""
-    own = config.stash.get(_SESSION, None)
+    own = config.stash.get(SESSION, None)
     if own is None or own.folder is None:
         return
     from pytest_agentperf.terminal import summary  # noqa: PLC0415 only when a test measured
@@ -407,7 +241,7 @@ def pytest_terminal_summary(
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     """Open pytest-html's report with our section."""
-    own = session.config.stash.get(_SESSION, None)
+    own = session.config.stash.get(SESSION, None)
     if own is None or own.folder is None:
         return
     from pytest_agentperf.report import render_first  # noqa: PLC0415 only when a test measured

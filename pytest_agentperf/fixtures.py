@@ -1,0 +1,174 @@
+"""The fixtures: inputs that a conftest may override, the bench, and the capacity of a tier.
+
+What is heavy is imported where it is used: this module loads with every pytest run.
+"""
+
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import pytest
+import pytest_asyncio
+
+from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
+from pytest_agentperf.session import SESSION, USAGE, XDIST, read_text
+from pytest_agentperf.settings import Settings
+
+__all__ = [
+    "agentperf",
+    "agentperf_dataset",
+    "agentperf_endpoint",
+    "agentperf_power_meter",
+    "agentperf_settings",
+    "agentperf_system",
+    "capacity",
+]
+
+
+@contextmanager
+def _ends_session() -> Generator[None]:
+    """End the session at once, with one line, when the user has to act."""
+    try:
+        yield
+    except (ConfigError, EndpointError) as wrong:
+        _leave(str(wrong))
+
+
+def _leave(message: str) -> NoReturn:
+    pytest.exit(message, returncode=USAGE)
+
+
+@pytest.fixture(scope="session")
+def agentperf_settings(pytestconfig: pytest.Config) -> Settings:
+    """What this run was asked to do."""
+    session = pytestconfig.stash[SESSION]
+    if session.measures_under_xdist:
+        pytest.fail(XDIST, pytrace=False)
+    return session.settings
+
+
+@pytest.fixture(scope="session")
+def agentperf_dataset(agentperf_settings: Settings) -> Any:
+    """The trajectories to replay; override it to bring your own `Dataset`."""
+    from pytest_agentperf.importers import load_dataset  # noqa: PLC0415 only when a test measures
+
+    with _ends_session():
+        return load_dataset(agentperf_settings.dataset, agentperf_settings.importer)
+
+
+@pytest.fixture(scope="session")
+def agentperf_system(agentperf_settings: Settings) -> Any:
+    """The system under test as declared, or ``None``; override it to return a `System`."""
+    from pytest_agentperf.normalize import parse_system  # noqa: PLC0415 only when a test measures
+
+    path = agentperf_settings.system
+    if path is None:
+        return None
+    with _ends_session():
+        return parse_system(read_text(path, "--agentperf-system"), path)
+
+
+@pytest.fixture(scope="session")
+def agentperf_endpoint(
+    agentperf_settings: Settings, pytestconfig: pytest.Config, agentperf_dataset: Any
+) -> Iterator[Any]:
+    """Where load goes, probed once; override it to yield an `EndpointInfo` of your own."""
+    del agentperf_dataset  # a wrong dataset is told before a server is started or asked
+    from pytest_agentperf.preflight import check_models, connect  # noqa: PLC0415 the same
+
+    models = pytestconfig.stash[SESSION].models
+    with _ends_session():
+        info = connect(agentperf_settings.endpoint or "", tuple(models.specs))
+        try:
+            check_models(info, tuple(models.specs))
+        except EndpointError:
+            info.close()
+            raise
+    yield info
+    info.close()
+
+
+@pytest.fixture(scope="session")
+def agentperf_power_meter(agentperf_settings: Settings) -> Iterator[Any]:
+    """The power meter, or ``None`` where there is none; override it to yield a `Meter`."""
+    from pytest_agentperf.preflight import open_meter  # noqa: PLC0415 the same
+
+    with _ends_session():
+        meter = open_meter(agentperf_settings.meter, agentperf_settings.endpoint or "")
+    yield meter
+    if meter is not None:
+        meter.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def agentperf(
+    pytestconfig: pytest.Config,
+    agentperf_settings: Settings,
+    agentperf_dataset: Any,
+    agentperf_system: Any,
+    agentperf_endpoint: Any,
+    agentperf_power_meter: Any,
+) -> AsyncIterator[Any]:
+    """The bench: ``await agentperf.measure(agents=8)``."""
+    from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.preflight import check_chat, open_folder  # noqa: PLC0415 the same
+
+    session = pytestconfig.stash[SESSION]
+    inputs = Inputs(
+        endpoint=agentperf_endpoint,
+        dataset=agentperf_dataset,
+        meter=agentperf_power_meter,
+        system=agentperf_system,
+    )
+    with _ends_session():
+        for spec in session.models.specs.values():
+            await check_chat(agentperf_endpoint, spec, agentperf_settings)
+        session.folder = open_folder(agentperf_settings, inputs)
+    bench = Bench(
+        settings=agentperf_settings,
+        models=session.models,
+        inputs=inputs,
+        folder=session.folder,
+        on_event=_live_lines(pytestconfig, agentperf_settings),
+    )
+    yield bench
+    await bench.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def capacity(agentperf: Any, slo: Any) -> Any:
+    """The greatest number of agents that meets this test's tier."""
+    with _ends_session():
+        try:
+            found = await agentperf.capacity(slo)
+        except LoadError as broke:
+            pytest.fail(f"INVALID, neither pass nor fail: {broke}", pytrace=False)
+    if found.status in {"invalid", "open"}:
+        pytest.fail(f"INVALID, neither pass nor fail:\n{found.explanation}", pytrace=False)
+    return found
+
+
+def _live_lines(config: pytest.Config, settings: Settings) -> Any:
+    from pytest_agentperf.terminal import LiveLines  # noqa: PLC0415 only when a test measures
+
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if reporter is None:
+        return _unheard
+
+    def write(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write(text, flush=True)
+
+    reporter.ensure_newline()
+    return LiveLines(
+        write=write,
+        interactive=bool(reporter.isatty),
+        every_s=settings.progress_s,
+        clock_s=time.perf_counter,
+    )
+
+
+def _unheard(event: object) -> None:
+    del event
