@@ -21,7 +21,7 @@ from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System, normalize
 from pytest_agentperf.phase import PhaseRun
 from pytest_agentperf.plan import Plan, make_plan
-from pytest_agentperf.power import measure_power
+from pytest_agentperf.power import Power, measure_power
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.records import Event
 from pytest_agentperf.search import CapacitySearch, SearchResult
@@ -165,6 +165,7 @@ class Bench:
                 max_tokens=self._max_tokens(spec),
                 tool_delay=self._settings.tool_delay,
                 max_tool_s=self._settings.max_tool_s,
+                salted=self._settings.salt != "none",
                 seed=self._settings.seed,
             )
             dataset = DatasetFacts(
@@ -275,8 +276,8 @@ class Bench:
         )
         power = passing.power if passing else None
         throughput = passing.metrics.throughput_tok_per_s if passing else None
-        mean_w = power.mean_w if power else None
-        reason = power.reason if power else "no passing phase"
+        mean_w, reason = self._mean_power(power)
+        answered = found.status not in {"invalid", "open"}
         capacity = Capacity(
             model=tier.model,
             tier=tier.name,
@@ -289,14 +290,31 @@ class Bench:
             passes_above_failure=found.passes_above_failure,
             throughput_tok_per_s=throughput,
             mean_power_w=mean_w,
-            per=normalize(found.agents, self._system, mean_power_w=mean_w, power_reason=reason),
+            per=normalize(
+                found.agents if answered else None,
+                self._system,
+                mean_power_w=mean_w,
+                power_reason=reason,
+            ),
             throughput_per=normalize(
-                throughput or 0.0, self._system, mean_power_w=mean_w, power_reason=reason
+                throughput if answered else None,
+                self._system,
+                mean_power_w=mean_w,
+                power_reason=reason,
             ),
         )
         invalid = [p for p in ledger.phases if p.invalid]
         text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
         return replace(capacity, explanation=text)
+
+    def _mean_power(self, power: Power | None) -> tuple[float | None, str | None]:
+        """Return watts, or why there are none: other devices than the declared are no answer."""
+        if power is None:
+            return None, "no passing phase"
+        declared = self._system.accelerators if self._system else None
+        if power.mean_w is not None and declared not in {None, power.devices}:
+            return None, f"the meter reads {power.devices} devices, {declared} are declared"
+        return power.mean_w, power.reason
 
     def _save(self) -> None:
         ledgers = self._ledgers.values()

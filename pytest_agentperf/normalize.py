@@ -106,12 +106,16 @@ class Capacity:
 
 
 def normalize(
-    value: float, system: System | None, *, mean_power_w: float | None, power_reason: str | None
+    value: float | None,
+    system: System | None,
+    *,
+    mean_power_w: float | None,
+    power_reason: str | None,
 ) -> Normalized:
     """Divide a quantity of the whole deployment by what it took.
 
     Args:
-        value: agents, or output tokens per second.
+        value: agents, or output tokens per second; ``None`` when there is no answer to divide.
         system: ``None`` when no system.yaml was given.
         mean_power_w: measured power of all accelerators, watts.
         power_reason: why there is none.
@@ -130,6 +134,10 @@ def normalize(
         ),
         "per_rack": (system and system.racks, "system.yaml: racks"),
     }
+    if value is None:
+        return Normalized(
+            **dict.fromkeys(divisors), missing=dict.fromkeys(divisors, "no answer to divide")
+        )
     return Normalized(
         **{name: value / divisor if divisor else None for name, (divisor, _) in divisors.items()},
         missing={

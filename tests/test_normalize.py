@@ -191,3 +191,10 @@ notes: none
         with pytest.raises(ConfigError) as refused:
             parse_system(text, "s.yaml")
         assert str(refused.value).startswith(message)
+
+
+def test_no_answer_is_nothing_per_anything():
+    found = normalize(None, system(8), mean_power_w=4000.0, power_reason=None)
+    assert found.per_accelerator is None
+    assert found.per_megawatt is None
+    assert set(found.missing.values()) == {"no answer to divide"}

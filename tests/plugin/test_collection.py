@@ -33,8 +33,10 @@ def test_the_marker_keeps_one_tier(project: pytest.Pytester) -> None:
 
 
 def test_a_tier_of_ones_own_needs_no_file(project: pytest.Pytester) -> None:
-    project.makepyfile("def test_it(slo): assert [(x.name, x.value) for x in slo.limits] == "
-                       "[('output_speed_tok_per_s.p25', 50.0), ('ttft_s.p95', 3.0)]")
+    project.makepyfile(
+        "def test_it(slo): assert [(x.name, x.value) for x in slo.limits] == "
+        "[('output_speed_tok_per_s.p25', 50.0), ('ttft_s.p95', 3.0)]"
+    )
     result = project.runpytest_subprocess("--model=mine", "--tier=fast:speed>=50,ttft<=3")
     result.assert_outcomes(passed=1)
 
@@ -47,7 +49,10 @@ def test_a_test_without_our_fixtures_needs_no_endpoint(project: pytest.Pytester)
 
 
 def test_command_line_wins_over_ini(project: pytest.Pytester) -> None:
-    project.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\nagentperf_seed = 3\nagentperf_max_agents = 9\n")
+    project.makeini(
+        "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+        "agentperf_seed = 3\nagentperf_max_agents = 9\n"
+    )
     project.makepyfile(
         "def test_it(agentperf_settings): "
         "assert (agentperf_settings.seed, agentperf_settings.max_agents) == (4, 9)"

@@ -1,6 +1,10 @@
 """Sessions that measure, on the simulator, as short as they can be."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from tests.plugin.conftest import SHORT
 pytestmark = pytest.mark.e2e
 
 SIM = ("--endpoint=sim:", "--model=gpt-oss-120b", *SHORT)
+TWO_AGENTS = ("--tier=easy:speed>=1", "--agentperf-start-agents=2", "--agentperf-max-agents=2")
 CAPACITY_TEST = """
 def test_it(capacity, slo):
     assert capacity.agents >= slo.min_agents
@@ -93,9 +98,7 @@ def agentperf_settings(agentperf_settings, other_server):
     project.makepyfile(CAPACITY_TEST)
     result = project.runpytest_subprocess(*SIM)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert (
-        "does not serve model 'gpt-oss-120b'; did you mean 'gpt-oss-20b'?" in result.stdout.str()
-    )
+    assert "does not serve model 'gpt-oss-120b'; did you mean 'gpt-oss-20b'?" in result.stdout.str()
 
 
 def test_a_client_that_is_too_slow_is_invalid_not_failed(project: pytest.Pytester) -> None:
@@ -131,3 +134,112 @@ def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
     assert (run / "report.html").stat().st_size > 0
     text = (project.path / "report.html").read_text("utf-8")
     assert text.index('class="agentperf') < text.index("test_it[")
+
+
+METERED = """
+import time
+import pytest
+from pytest_agentperf.normalize import System
+from pytest_agentperf.records import Sample
+
+
+class EightAt700:
+    name = "bench supply"
+    devices = tuple({"series": f"gpu{i}"} for i in range(8))
+
+    def sample(self):
+        now = time.perf_counter_ns()
+        return [
+            Sample(at_ns=now, series=d["series"], unit="J", value=700 * now / 1e9)
+            for d in self.devices
+        ]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="session")
+def agentperf_power_meter():
+    return EightAt700()
+
+
+@pytest.fixture(scope="session")
+def agentperf_system():
+    return System(name="s", accelerator="H200", accelerators=COUNT, tdp_w=700)
+"""
+
+
+def test_agents_per_megawatt_follow_from_a_meter_of_ones_own(project: pytest.Pytester) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + METERED.replace("COUNT", "8"))
+    # 2 agents on 8 x 700 W = 0.0056 MW: 357.142857 agents/MW, 0.25 per GPU.
+    project.makepyfile(
+        """
+        import pytest
+
+        def test_it(capacity):
+            assert capacity.agents == 2
+            assert capacity.per_accelerator == 0.25
+            assert capacity.per_megawatt == pytest.approx(357.142857, rel=1e-6)
+        """
+    )
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_meter_on_other_devices_than_declared_gives_no_megawatt(
+    project: pytest.Pytester,
+) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + METERED.replace("COUNT", "72"))
+    project.makepyfile(
+        """
+        def test_it(capacity):
+            assert capacity.per_megawatt is None
+            assert capacity.per.missing["per_megawatt"] == (
+                "the meter reads 8 devices, 72 are declared"
+            )
+        """
+    )
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_server_that_dies_is_invalid_not_failed(project: pytest.Pytester) -> None:
+    project.makeconftest(
+        (Path(__file__).resolve().parents[2] / "conftest.py").read_text("utf-8")
+        + """
+import threading
+import pytest
+
+@pytest.fixture(scope="session")
+def agentperf_power_meter(agentperf_endpoint):
+    threading.Timer(2.0, agentperf_endpoint.close).start()
+"""
+    )
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        *SIM, "--tier=easy:speed>=1", "--agentperf-start-agents=4", "--agentperf-min-steady-s=6"
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*INVALID, neither pass nor fail*", "*phase complete: the endpoint stopped answering*"]
+    )
+
+
+def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *SIM, "--agentperf-min-steady-s=2"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(7)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert "not finished (" in said
+    bundle = _bundle(project)
+    assert bundle["phases"]
+    assert (next(Path(project.path / "results").iterdir()) / "report.html").exists()
