@@ -135,7 +135,8 @@ def _procedure(settings: Settings) -> tuple[Rule, ...]:
         ),
         _rule(
             "all agents active for 30 s before the window",
-            settings.settle_s >= _OFFICIAL.settle_s,
+            settings.settle_s >= _OFFICIAL.settle_s
+            and 0 < settings.start_spread_s <= _OFFICIAL.start_spread_s,
             f"{settings.settle_s:g} s, starts spread over {settings.start_spread_s:g} s",
         ),
         _rule(

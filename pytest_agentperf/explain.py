@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pytest_agentperf import words
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
@@ -35,8 +36,11 @@ def explain_capacity(
         failing: smallest failing phase, if any.
         invalid: phases that could not be trusted.
     """
+    carried = "no number that can be trusted"
+    if capacity.status != "invalid":
+        carried = f"{capacity.label} agents"
     lines = [
-        f"'{tier}' carries {capacity.label} agents; asked for at least {tier.min_agents}",
+        f"'{tier}' carries {carried}; asked for at least {tier.min_agents}",
         f"limited by: {', '.join(capacity.limited_by) or 'nothing that was measured'}",
         *_bracket("largest passing", passing, tier.name),
         *_bracket("smallest failing", failing, tier.name),
@@ -51,7 +55,7 @@ def explain_capacity(
 
 
 def _limit_line(finding: Finding) -> str:
-    observed = "no value" if finding.observed is None else f"{finding.observed:.4g}"
+    observed = words.apart(finding.observed, finding.bound)
     return (
         f"  {finding.limit:<30} {observed:>9} {finding.sign} {finding.bound:<8g} "
         f"{'met' if finding.met else 'missed':<7} n={finding.n}"

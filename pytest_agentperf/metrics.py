@@ -62,6 +62,8 @@ class Metrics:
     error_ratio: float
     ttft_s: Distribution | None
     output_speed_tok_per_s: Distribution | None
+    """The judged one: by usage, unless the settings ask for the first-chunk variant."""
+    usage_speed_tok_per_s: Distribution | None
     first_chunk_speed_tok_per_s: Distribution | None
     unbundled_speed_tok_per_s: Distribution | None
     """Output speed without the answers of which one read brought more than half."""
@@ -213,6 +215,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         error_ratio=_share(len(inside) - len(answered), len(inside)),
         ttft_s=distribution(ttft_s(t) for t in inside),
         output_speed_tok_per_s=first_chunk if speed == "first-chunk" else usage,
+        usage_speed_tok_per_s=usage,
         first_chunk_speed_tok_per_s=first_chunk,
         unbundled_speed_tok_per_s=distribution(_known(s for t, s in by_usage if not is_bundled(t))),
         e2e_s=distribution((t.end_ns - t.sent_ns) / 1e9 for t in answered),

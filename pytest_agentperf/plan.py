@@ -16,6 +16,8 @@ _SIGMA_TOOL = 0.978
 """ln 5 / 1.645: a lognormal with median 1 s has its P95 at 5 s (METHODOLOGY, section 1)."""
 _LEAST_TOOL_S = 0.05
 _SALT_DIGITS = 32
+_SALT_TOKENS = 64
+"""A digit and its blank are at most two tokens; the recorded ISL knows nothing of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ def make_plan(
     tool_delay: str,
     max_tool_s: float,
     seed: int,
+    salted: bool = False,
 ) -> Plan:
     """Cut every trajectory to the context and fix every tool time.
 
@@ -51,13 +54,12 @@ def make_plan(
     Raises:
         ConfigError: nothing is left to replay.
     """
+    limit = context_tokens - max_tokens - (_SALT_TOKENS if salted else 0)
     kept: list[Trajectory] = []
     cut = estimated = sampled = 0
     for trajectory in sorted(dataset.trajectories, key=lambda t: t.id):
         lengths, guessed = _isl_tokens(trajectory)
-        fits = next(
-            (i for i, isl in enumerate(lengths) if isl + max_tokens > context_tokens), len(lengths)
-        )
+        fits = next((i for i, isl in enumerate(lengths) if isl > limit), len(lengths))
         cut += len(lengths) - fits
         estimated += guessed
         if fits:

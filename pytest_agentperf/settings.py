@@ -102,6 +102,9 @@ SMOKE: Mapping[str, Value] = {
 }
 """What ``mode=smoke`` changes, where the user named no value."""
 
+_LONGEST_REQUEST_S = 3600
+"""Offsets of tokens are 32-bit microseconds in the request log."""
+
 _POSITIVE = frozenset(
     {
         "start_agents",
@@ -177,5 +180,7 @@ def _check_range(name: str, value: float) -> None:
     if not value < float("inf") or (low is None and value <= 0) or value < 0:
         wanted = "more than 0" if low is None else "0 or more"
         raise ConfigError(f"{option_name(name)} must be {wanted}, got {value}")
+    if name == "request_timeout_s" and value > _LONGEST_REQUEST_S:
+        raise ConfigError(f"{option_name(name)} must be {_LONGEST_REQUEST_S} or less, got {value}")
     if name == "resolution" and value >= 1:
         raise ConfigError(f"{option_name(name)} is a share below 1, got {value}; 0.02 is 2 %")

@@ -10,6 +10,9 @@ from pytest_agentperf.records import Measurement
 __all__ = ["Check", "Marks", "check"]
 
 
+_MOST_SLIP_S = 0.1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
     """Where a client is too slow for its numbers to be the server's."""
@@ -37,7 +40,7 @@ def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
     """Run every check on one phase."""
     return (
         *_client(measurement, marks),
-        *_phase(measurement, metrics),
+        *_phase(measurement, metrics, marks.max_loop_lag_p99_s),
         *_answers(metrics),
     )
 
@@ -57,7 +60,9 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
     )
 
 
-def _phase(measurement: Measurement, metrics: Metrics) -> tuple[Check, ...]:
+def _phase(
+    measurement: Measurement, metrics: Metrics, max_loop_lag_p99_s: float
+) -> tuple[Check, ...]:
     active = len(measurement.health.first_sent_ns)
     return (
         Check(
@@ -77,6 +82,13 @@ def _phase(measurement: Measurement, metrics: Metrics) -> tuple[Check, ...]:
             invalidates=True,
             text="the phase ended before its floors; raise --agentperf-max-phase-s",
         ),
+        _at_most(
+            "schedule slip p99",
+            metrics.slip_s.p99 if metrics.slip_s else None,
+            max(_MOST_SLIP_S, max_loop_lag_p99_s),
+            "requests were sent later than the agents meant to: the load generator, or connecting, "
+            "was slow",
+        ),
         Check(
             name="active agents",
             value=active,
@@ -91,7 +103,7 @@ def _phase(measurement: Measurement, metrics: Metrics) -> tuple[Check, ...]:
 def _answers(metrics: Metrics) -> tuple[Check, ...]:
     answered = metrics.requests - metrics.failed
     counted = metrics.osl_tokens.n if metrics.osl_tokens else 0
-    speed, by_first_chunk = metrics.output_speed_tok_per_s, metrics.first_chunk_speed_tok_per_s
+    speed, by_first_chunk = metrics.usage_speed_tok_per_s, metrics.first_chunk_speed_tok_per_s
     parted = None
     # Percentiles of different requests must not be compared: not every first chunk can be counted.
     if speed and by_first_chunk and speed.n == by_first_chunk.n and by_first_chunk.p25:

@@ -5,6 +5,7 @@ import math
 from pytest_agentperf.slo import Finding, Limit
 
 __all__ = [
+    "apart",
     "bound",
     "exact",
     "metric",
@@ -85,10 +86,13 @@ def miss(finding: Finding) -> str:
     scale, of = (100, "%") if finding.limit == "error_ratio" else (1, unit(finding.limit))
     limit = finding.bound * scale
     sign = "<" if finding.sign == ">=" else ">"
-    return f"{name} {_apart(finding.observed * scale, limit)} {sign} {short(limit)} {of}"
+    return f"{name} {apart(finding.observed * scale, limit)} {sign} {short(limit)} {of}"
 
 
-def _apart(observed: float, bound: float) -> str:
+def apart(observed: float | None, bound: float) -> str:
+    """Write a value with as many digits as it takes to tell it from its bound."""
+    if observed is None:
+        return "no value"
     if math.isinf(observed):
         return "∞"
     texts = (f"{observed:.{digits}g}" for digits in (3, 4, 6, 9, 12))

@@ -75,7 +75,7 @@ def test_columns_stand_below_each_other():
     ("found", "shown"),
     [
         (metrics(agents=8), "no value"),
-        (metrics(request(error="x"), agents=8), "inf"),
+        (metrics(request(error="x"), agents=8), "∞"),
     ],
     ids=["nothing was measured", "failures reach into it"],
 )

@@ -59,6 +59,11 @@ class TestContext:
         assert len(planned.trajectories[0].turns) == kept
         assert (planned.prompts, planned.cut_turns) == (kept, len(lengths) - kept)
 
+    def test_a_salt_takes_64_tokens_of_the_context(self):
+        # 1000 of context, 100 for the answer, 64 for the salt: 836 fit and 837 do not.
+        planned = plan((turn(836), turn(837)), salted=True)
+        assert len(planned.trajectories[0].turns) == 1
+
     def test_a_trajectory_of_which_nothing_fits_is_dropped_and_counted(self):
         planned = plan((turn(901), turn(902)), (turn(100), turn(950)))
         assert [t.id for t in planned.trajectories] == ["t1"]

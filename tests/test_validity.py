@@ -5,7 +5,7 @@ import pytest
 from pytest_agentperf.metrics import Metrics, distribution
 from pytest_agentperf.records import ClientHealth, Measurement
 from pytest_agentperf.validity import Check, Marks, check
-from tests.phases import measurement, metrics, request
+from tests.phases import measurement, metrics, ns, request
 
 MARKS = Marks(max_loop_lag_p95_s=0.003, max_loop_lag_p99_s=0.010, max_cpu_ratio=0.8)
 
@@ -139,3 +139,13 @@ def test_speeds_are_not_compared_when_the_first_chunk_variant(variant: Any):
     found = metrics(request(), first_chunk_speed_tok_per_s=variant)
     checks = {c.name: c for c in check(measurement([]), found, MARKS)}
     assert (checks["bundled first chunk"].value, checks["bundled first chunk"].ok) == (None, True)
+
+
+def test_requests_sent_late_against_their_schedule_invalidate():
+    # A hundred requests, two of them sent 0.2 s after they were due: P99 is past 0.1 s.
+    late = [
+        request(100 + i / 10, scheduled_ns=ns(100 + i / 10 - 0.2 * (i < 2))) for i in range(100)
+    ]
+    assert [(c.name, c.invalidates) for c in missed(measurement(late))] == [
+        ("schedule slip p99", True)
+    ]

@@ -36,7 +36,7 @@ try:
 except ImportError:  # it has no build for Windows
     from asyncio import new_event_loop
 
-__all__ = ["main"]
+__all__ = ["Connection", "HTTPRequest", "Pacer", "Server", "main", "take_request"]
 
 _MOST_REQUEST_BYTES = 64 * 2**20
 _STREAM_HEAD = (

@@ -31,7 +31,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     """A small workload on a simulator of its own."""
     planned = tmp_path / "planned.msgpack"
     dataset = synthesize(
-        trajectories=6, turns=3, isl_tokens=6000, osl_tokens=20, tool_s=0.05, seed=1
+        trajectories=6, turns=3, isl_tokens=6000, osl_tokens=300, tool_s=0.05, seed=1
     )
     planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
     info = launch.connect("sim:", models=("m",))
@@ -42,7 +42,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
         model="m",
         request={},
         reasoning_field="reasoning_content",
-        max_tokens=100,
+        max_tokens=1000,
         output="natural",
         salt="trajectory",
         seed=0,
