@@ -146,6 +146,6 @@ def test_requests_sent_late_against_their_schedule_invalidate():
     late = [
         request(100 + i / 10, scheduled_ns=ns(100 + i / 10 - 0.2 * (i < 2))) for i in range(100)
     ]
-    assert [(c.name, c.invalidates) for c in missed(measurement(late))] == [
+    assert [(c.name, c.invalidates) for c in missed(found=metrics(*late))] == [
         ("schedule slip p99", True)
     ]

@@ -1,0 +1,4 @@
+"""Ready-made tests of an endpoint.
+
+In a checkout: ``pytest suites/``. Installed: ``pytest --pyargs pytest_agentperf.suites``.
+"""
