@@ -8,7 +8,7 @@ from typing import Any
 from pytest_agentperf import words
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.metrics import Distribution
-from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.slo import HIGHER_IS_BETTER, SLOTier
 
 __all__ = ["charts"]
 
@@ -82,6 +82,7 @@ def _limits(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
 def _limit_line(
     value: float, names: Sequence[str], metric: str, span: tuple[float, float]
 ) -> dict[str, Any]:
+    falls = HIGHER_IS_BETTER[metric.partition(".")[0]]
     label = html.escape(f"{', '.join(names)}: {words.short(value)} {words.unit(metric)}")
     return {
         "type": "scatter",
@@ -89,8 +90,9 @@ def _limit_line(
         "x": list(span),
         "y": [value, value],
         "mode": "lines+text",
-        "text": [label, ""],
-        "textposition": "top right",
+        # The end of the line at which the curve is far away: speeds fall with agents, times rise.
+        "text": ["", label] if falls else [label, ""],
+        "textposition": "top left" if falls else "top right",
         "textfont": {"size": 11},
         "line": {"color": _GREY, "width": 1, "dash": "dot"},
         "hoverinfo": "skip",

@@ -147,7 +147,7 @@ def _note(capacity: Capacity, name: str) -> str:
         return f"{capacity.tier}: {_UNFINISHED[capacity.status]}"
     reason = capacity.per.missing.get(name, "not known")
     if name == "per_megawatt":
-        return f"{capacity.tier} {_PER[name]}: {reason}"
+        return f"{_PER[name]}: {reason}"
     return f"not given: {reason}" if reason.startswith("system.yaml") else reason
 
 
