@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from pytest_agentperf.metrics import Metrics, summarize
-from pytest_agentperf.phase import PhaseRun
+from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.worker import Setup
@@ -36,9 +36,9 @@ async def _measure(agents: int, settings: Settings, setup: Setup) -> Metrics:
         pool=pool,
         settings=settings,
         meter=None,
+        max_error_ratio=0.01,
         clock_ns=time.perf_counter_ns,
-        on_turns=lambda _: None,
-        on_progress=lambda _kind, _text: None,
+        tell=Listeners(),
     )
     measurement = await run.measure(number=1, agents=agents, workers=1)
     await pool.close()
@@ -77,6 +77,7 @@ def _compare(agents: int, seconds: float) -> bool:
             setup = Setup(
                 trajectories=str(planned),
                 url=server.url,
+                headers={},
                 osl_header=None,
                 model="scripted",
                 request={},

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.endpoint import redact
 from pytest_agentperf.plan import Assignment, salts
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import RawAnswer, TurnRecord
@@ -19,6 +20,7 @@ __all__ = ["Agent", "EncodedTrajectory", "encode_trajectory"]
 _SLICE_BYTES = 65_536
 """Decode this much between two turns of the event loop, so that no other agent's stamp is late."""
 _LEAST_WAIT_AFTER_FAILURE_S = 0.1
+_SYSTEM_ROLES = {"system", "developer"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Agent:
     encoder: ChatEncoder
     connection: Connection
     watch: Callable[[int, RawAnswer | None], None]
-    """Told of every request that opens (with its answer to be) and closes (``None``)."""
+    """Told of every request that opens (with its answer to be) and is reported (``None``)."""
     emit: Callable[[TurnRecord, Answer], None]
 
     async def work(self, began_ns: int) -> None:
@@ -68,7 +70,12 @@ class Agent:
         """Replay one trajectory; return when the next one is due."""
         encoded = self.trajectories[self.assignment.index(ordinal)]
         prefixes = salts(
-            self.salt, run=self.run, phase=self.phase, agent=self.number, ordinal=ordinal
+            self.salt,
+            run=self.run,
+            phase=self.phase,
+            agent=self.number,
+            ordinal=ordinal,
+            shares_head=encoded.trajectory.turns[0].appended[0].role in _SYSTEM_ROLES,
         )
         prompt: list[bytes] = []
         last = len(encoded.trajectory.turns) - 1
@@ -77,11 +84,8 @@ class Agent:
             prompt += self._appended(turn, encoded.fragments[index], prefixes)
             await _sleep_until(due_ns)
             tools = encoded.trajectory.tools if turn.tools is None else turn.tools
-            raw = await self._ask(prompt, tools, turn)
-            answer = await _decode(raw)
-            record = _turn_record(
-                raw,
-                answer,
+            record = await self._ask(
+                self.encoder.body(prompt, tools, turn.recorded_osl_tokens),
                 agent=self.number,
                 ordinal=ordinal,
                 trajectory=encoded.trajectory.id,
@@ -90,11 +94,10 @@ class Agent:
                 scheduled_ns=due_ns,
                 recorded_osl_tokens=turn.recorded_osl_tokens,
             )
-            self.emit(record, answer)
             wait_s = turn.tool_s or 0.0
             if record.error is not None:
-                return raw.end_ns + int(max(wait_s, _LEAST_WAIT_AFTER_FAILURE_S) * 1e9)
-            due_ns = raw.end_ns + int(wait_s * 1e9)
+                return record.end_ns + int(max(wait_s, _LEAST_WAIT_AFTER_FAILURE_S) * 1e9)
+            due_ns = record.end_ns + int(wait_s * 1e9)
         return due_ns
 
     def _appended(
@@ -108,17 +111,18 @@ class Agent:
         pairs = zip(turn.appended, fragments, strict=True)
         return [encode(turn.kept + i, message, bytes_) for i, (message, bytes_) in enumerate(pairs)]
 
-    async def _ask(
-        self, prompt: list[bytes], tools: tuple[Mapping[str, Any], ...], turn: Turn
-    ) -> RawAnswer:
-        body = self.encoder.body(prompt, tools, turn.recorded_osl_tokens)
+    async def _ask(self, body: bytes, **known: Any) -> TurnRecord:
         raw = RawAnswer()
         self.watch(self.number, raw)
         try:
-            await self.connection.chat(body, raw, osl_tokens=turn.recorded_osl_tokens)
+            await self.connection.chat(body, raw, osl_tokens=known["recorded_osl_tokens"])
+            answer = await _decode(raw)
+            record = _turn_record(raw, answer, **known)
+            self.emit(record, answer)
         finally:
+            # Open until it is reported: a member that is still being decoded has not ended.
             self.watch(self.number, None)
-        return raw
+        return record
 
 
 async def _decode(raw: RawAnswer) -> Answer:
@@ -155,7 +159,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
         reasoning_streamed=answer.reasoning_streamed,
         tool_calls=answer.tool_calls,
         finish_reason=answer.finish_reason,
-        error=answer.error,
+        error=None if answer.error is None else redact(answer.error),
     )
 
 

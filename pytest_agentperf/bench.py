@@ -15,16 +15,16 @@ import msgspec
 
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
 from pytest_agentperf.conformance import PhaseFacts, conformance
-from pytest_agentperf.errors import AgentPerfError, ConfigError, LoadError
+from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System, normalize
-from pytest_agentperf.phase import PhaseRun
+from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.power import Power, measure_power
 from pytest_agentperf.protocols import EndpointInfo, Meter
-from pytest_agentperf.records import Event
-from pytest_agentperf.search import CapacitySearch, SearchResult
+from pytest_agentperf.records import Event, Measurement
+from pytest_agentperf.search import CapacitySearch
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier, judge
 from pytest_agentperf.trajectory import Dataset
@@ -64,9 +64,10 @@ class _Ledger:
     plan: Plan
     dataset: DatasetFacts
     phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
-    capacities: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
-    searching: dict[str, CapacitySearch] = field(default_factory=dict[str, CapacitySearch])
-    """Searches that have begun and not ended, by tier."""
+    begun: set[str] = field(default_factory=set[str])
+    """Tiers whose search has begun."""
+    given: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+    """Answers that were given to a test, by tier."""
 
 
 class Bench:
@@ -92,6 +93,7 @@ class Bench:
         self._on_event = on_event
         self._pool = WorkerPool()
         self._ledgers: dict[str, _Ledger] = {}
+        self._one_at_a_time = asyncio.Lock()
         self._phases = 0
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
 
@@ -112,30 +114,40 @@ class Bench:
         """
         if agents < 1:
             raise ConfigError(f"measure(agents={agents}): at least 1 agent is needed")
-        ledger = self._ledger(model or next(iter(self._models.specs)))
-        known = (p for p in ledger.phases if p.agents == agents and not p.invalid)
-        phase = next(known, None) or await self._phase(ledger, agents)
+        async with self._one_at_a_time:
+            ledger = self._ledger(model or next(iter(self._models.specs)))
+            known = (p for p in ledger.phases if p.agents == agents and not p.invalid)
+            phase = next(known, None) or await self._phase(ledger, agents)
         if phase.invalid:
             raise InvalidPhaseError(f"phase {phase.number}: {'; '.join(phase.invalid)}")
         return phase.metrics
 
     async def capacity(self, tier: SLOTier) -> Capacity:
         """Find the greatest number of agents that meets a tier."""
-        ledger = self._ledger(tier.model)
-        if tier.name in ledger.capacities:
-            return ledger.capacities[tier.name]
-        search = ledger.searching[tier.name] = self._search(ledger, tier)
-        while (agents := search.next_phase()) is not None:
-            phase = await self._phase(ledger, agents)
-            search.record(agents, phase.verdict(tier.name).outcome)
-        ledger.searching.pop(tier.name)
-        found = self._capacity(ledger, tier, search.result())
-        ledger.capacities[tier.name] = found
-        self._save()
-        return found
+        async with self._one_at_a_time:
+            ledger = self._ledger(tier.model)
+            if tier.name not in ledger.given:
+                ledger.begun.add(tier.name)
+                while (agents := self._search(ledger, tier).next_phase()) is not None:
+                    await self._phase(ledger, agents)
+                ledger.given[tier.name] = self._capacity(ledger, tier)
+                self._save()
+            return ledger.given[tier.name]
+
+    @property
+    def revised(self) -> tuple[str, ...]:
+        """Return, in words, every answer that a later phase has contradicted."""
+        return tuple(
+            f"'{tier}' was answered with {given.agents} agents, but {now.first_failing} failed in "
+            f"a later phase: {now.label} now"
+            for ledger in self._ledgers.values()
+            for tier in ledger.spec.tiers
+            if (given := ledger.given.get(tier.name)) is not None
+            and (now := self._capacity(ledger, tier)).agents != given.agents
+        )
 
     def _search(self, ledger: _Ledger, tier: SLOTier) -> CapacitySearch:
-        """Return a search that knows every phase so far."""
+        """Return a search that knows every phase so far, for whatever tier it was measured."""
         search = CapacitySearch(
             start_agents=self._settings.start_agents,
             max_agents=self._settings.max_agents,
@@ -146,17 +158,17 @@ class Bench:
         return search
 
     async def close(self) -> None:
-        """Stop the load processes, and keep how far searches came that were broken off."""
+        """Stop the load processes; what was measured is on disk already."""
         await self._pool.close()
-        for ledger in self._ledgers.values():
-            for tier in ledger.spec.tiers:
-                if (search := ledger.searching.get(tier.name)) is not None:
-                    ledger.capacities[tier.name] = self._capacity(ledger, tier, search.result())
         self._save()
         self._scratch.cleanup()
         self._folder.close()
 
     def _ledger(self, model: str) -> _Ledger:
+        if model not in self._models.specs:
+            raise ConfigError(
+                f"no model of this run is called {model!r}{did_you_mean(model, self._models.specs)}"
+            )
         if model not in self._ledgers:
             spec = self._models.specs[model]
             plan = make_plan(
@@ -195,29 +207,16 @@ class Bench:
         self._phases += 1
         number, model = self._phases, ledger.spec.model
         began_s = self._folder.elapsed_s
-        await self._pool.set_up(self._setup(ledger))
-        workers = worker_count(
-            self._settings.workers, agents=agents, cores=len(os.sched_getaffinity(0))
-        )
-        await self._pool.grow(workers)
-        run = PhaseRun(
-            pool=self._pool,
-            settings=self._settings,
-            meter=self._meter,
-            clock_ns=time.perf_counter_ns,
-            on_turns=lambda turns: self._folder.turns(number, turns),
-            on_progress=lambda kind, text: self._on_event(
-                Event(kind=kind, model=model, phase=number, agents=agents, text=text)
-            ),
-        )
         try:
-            measurement = await run.measure(number=number, agents=agents, workers=workers)
-        except LoadError:
-            await self._pool.close()  # what is left of the load must not meet the next phase
+            await self._pool.set_up(self._setup(ledger))
+            measurement = await self._measure(ledger, number, agents)
+        except BaseException:
+            # Broken off, by whatever: what is left of this load must not meet the next phase.
+            await self._pool.close()
             raise
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
         metrics = await asyncio.to_thread(summarize, measurement, speed=self._settings.speed)
-        checks = check(measurement, metrics, self._marks())
+        checks = check(measurement, metrics, self._marks(ledger.spec))
         invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
         phase = PhaseResult(
             number=number,
@@ -241,8 +240,32 @@ class Bench:
         )
         return phase
 
-    def _marks(self) -> Marks:
+    async def _measure(self, ledger: _Ledger, number: int, agents: int) -> Measurement:
+        workers = worker_count(self._settings.workers, agents=agents, cores=_cores())
+        await self._pool.grow(workers)
+        run = PhaseRun(
+            pool=self._pool,
+            settings=self._settings,
+            meter=self._meter,
+            max_error_ratio=max(t.max_error_ratio for t in ledger.spec.tiers),
+            clock_ns=time.perf_counter_ns,
+            tell=Listeners(
+                turns=lambda turns: self._folder.turns(number, turns),
+                counts=lambda rows: self._folder.token_counts(number, rows),
+                progress=lambda kind, text: self._on_event(
+                    Event(
+                        kind=kind, model=ledger.spec.model, phase=number, agents=agents, text=text
+                    )
+                ),
+            ),
+        )
+        return await run.measure(number=number, agents=agents, workers=workers)
+
+    def _marks(self, spec: ModelSpec) -> Marks:
+        by_limit = any("first_chunk" in x.metric for t in spec.tiers for x in t.limits)
         return Marks(
+            first_chunk_judged=by_limit or self._settings.speed == "first-chunk",
+            shared_system_prompt=self._settings.salt == "two-level",
             max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
             max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
             max_cpu_ratio=self._settings.max_cpu_ratio,
@@ -255,6 +278,7 @@ class Bench:
         return Setup(
             trajectories=str(path),
             url=self._endpoint.url,
+            headers=dict(self._endpoint.headers),
             osl_header=self._endpoint.osl_header,
             model=ledger.spec.model,
             request=dict(ledger.spec.request),
@@ -268,7 +292,8 @@ class Bench:
             tokenizer=self._settings.tokenizer,
         )
 
-    def _capacity(self, ledger: _Ledger, tier: SLOTier, found: SearchResult) -> Capacity:
+    def _capacity(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
+        found = self._search(ledger, tier).result()
         passing = _phase_of(ledger, tier, found.agents, "pass")
         failing = _phase_of(ledger, tier, found.first_failing, "fail")
         missed = (
@@ -303,7 +328,7 @@ class Bench:
                 power_reason=reason,
             ),
         )
-        invalid = [p for p in ledger.phases if p.invalid]
+        invalid = [p for p in ledger.phases if p.verdict(tier.name).outcome == "invalid"]
         text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
         return replace(capacity, explanation=text)
 
@@ -321,7 +346,9 @@ class Bench:
         self._folder.update(
             models=tuple(self._model_run(ledger) for ledger in ledgers),
             phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
-            capacities=tuple(c for x in ledgers for c in x.capacities.values()),
+            capacities=tuple(
+                self._capacity(x, t) for x in ledgers for t in x.spec.tiers if t.name in x.begun
+            ),
         )
 
     def _model_run(self, ledger: _Ledger) -> ModelRun:
@@ -353,4 +380,14 @@ def _phase_of(
 def _outcome(phase: PhaseResult) -> str:
     if phase.invalid:
         return f"INVALID: {phase.invalid[0]}"
-    return ", ".join(f"{v.tier} {v.outcome}" for v in phase.verdicts)
+    return ", ".join(
+        " ".join((v.tier, v.outcome, *(f"({reason})" for reason in v.reasons)))
+        for v in phase.verdicts
+    )
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

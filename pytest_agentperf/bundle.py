@@ -199,6 +199,22 @@ class RunFolder:
             self._requests.write(self._encode(row) + b"\n")
         self._requests.flush()
 
+    def token_counts(
+        self, phase: int, rows: Iterable[tuple[int, int, int, int, int | None]]
+    ) -> None:
+        """Write what the local tokenizer counted, which is known only after the phase."""
+        with (self.path / "token_counts.jsonl").open("ab") as out:
+            for agent, ordinal, turn, osl, first in rows:
+                row = {
+                    "phase": phase,
+                    "agent": agent,
+                    "ordinal": ordinal,
+                    "turn": turn,
+                    "local_osl_tokens": osl,
+                    "first_chunk_tokens": first,
+                }
+                out.write(self._encode(row) + b"\n")
+
     def update(self, **changes: Any) -> None:
         """Replace fields of the bundle and save it."""
         self.bundle = replace(self.bundle, **changes)

@@ -18,18 +18,32 @@ from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
 
-__all__ = ["API_KEY_VARIABLE", "HttpConnection", "auth_headers", "connect"]
+__all__ = ["API_KEY_VARIABLE", "HttpConnection", "auth_headers", "connect", "redact"]
 
 API_KEY_VARIABLE = "AGENTPERF_API_KEY"
 _PROBE_S = 10.0
 _UNAUTHORISED = (401, 403)
 _OK = 200
+_DEAD_WITHIN_NS = 1_000_000_000
+"""A reused connection that was closed while idle shows at once; later, the server did it."""
 
 
 def auth_headers() -> dict[str, str]:
-    """Return the authorization header; the key comes from the environment and nowhere else."""
-    key = os.environ.get(API_KEY_VARIABLE)
+    """Return the authorization header; the key comes from the environment and nowhere else.
+
+    Raises:
+        ConfigError: the key cannot stand in a header; its value is not shown.
+    """
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{API_KEY_VARIABLE} holds characters that no header can carry")
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def redact(text: str) -> str:
+    """Return a text of somebody else's without our key in it."""
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    return text.replace(key, "[key]") if key else text
 
 
 def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
@@ -50,9 +64,9 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
         )
     except httpx.HTTPError as failed:
         raise EndpointError(
-            f"endpoint {base} does not answer: {failed or type(failed).__name__}; "
+            f"endpoint {base} does not answer: {redact(str(failed)) or type(failed).__name__}; "
             "is the server up, and are host and port right?"
-        ) from failed
+        ) from None
     if answer.status_code in _UNAUTHORISED:
         raise EndpointError(
             f"endpoint {base} refuses us with HTTP {answer.status_code}; "
@@ -66,14 +80,17 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
 def _base_url(url: str) -> str:
     parts = urlsplit(url)
     if not parts.hostname:
-        raise ConfigError(f"--endpoint {url!r} has no host; write http://HOST:PORT/v1")
+        raise ConfigError("--endpoint has no host; write http://HOST:PORT/v1")
     if parts.username or parts.password:
         raise ConfigError(
             f"--endpoint holds user info for {parts.hostname}; a key belongs into the environment: "
             f"{API_KEY_VARIABLE}"
         )
     if parts.query or parts.fragment:
-        raise ConfigError(f"--endpoint {url!r} has a query; write http://HOST:PORT/v1")
+        raise ConfigError(
+            f"--endpoint for {parts.hostname} has a query; write http://HOST:PORT/v1, and a key "
+            f"into the environment: {API_KEY_VARIABLE}"
+        )
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 
@@ -127,7 +144,7 @@ class HttpConnection:
         except TimeoutError:
             into.error = f"timeout after {self._timeout_s:g} s"
         except httpx.HTTPError as failed:
-            into.error = f"connection: {type(failed).__name__}: {failed}"
+            into.error = redact(f"connection: {type(failed).__name__}: {failed}")
         into.end_ns = time.perf_counter_ns()
         into.sent_ns = into.sent_ns or into.end_ns
 
@@ -137,8 +154,10 @@ class HttpConnection:
             await self._once(body, into, stamps, osl_tokens)
         except httpx.TransportError:
             # A reused connection that died unseen is not the server's failure to answer: some
-            # servers close after every streamed answer. It is opened anew once, and counted.
-            if stamps.connected or into.status or into.reads:
+            # servers close after every streamed answer. It is opened anew once, and counted; the
+            # request counts from its first send, and a connection that was cut later has failed.
+            late = time.perf_counter_ns() - into.sent_ns > _DEAD_WITHIN_NS
+            if stamps.connected or late or into.status or into.reads:
                 raise
             into.reconnected = True
             await self._once(body, into, stamps, osl_tokens)
@@ -190,4 +209,4 @@ class _Stamps:
         elif event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
             self._into.connect_ns = time.perf_counter_ns() - self._connect_from
         elif event.endswith("send_request_headers.started"):
-            self._into.sent_ns = time.perf_counter_ns()
+            self._into.sent_ns = self._into.sent_ns or time.perf_counter_ns()

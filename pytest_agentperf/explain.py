@@ -34,7 +34,7 @@ def explain_capacity(
         capacity: what the search found.
         passing: largest passing phase, if any.
         failing: smallest failing phase, if any.
-        invalid: phases that could not be trusted.
+        invalid: phases that this tier could not be judged by.
     """
     carried = "no number that can be trusted"
     if capacity.status != "invalid":
@@ -46,7 +46,8 @@ def explain_capacity(
         *_bracket("smallest failing", failing, tier.name),
     ]
     lines += [
-        f"invalid phase {p.number}, {p.agents} agents: {'; '.join(p.invalid)}" for p in invalid
+        f"invalid phase {p.number}, {p.agents} agents: {'; '.join(p.verdict(tier.name).reasons)}"
+        for p in invalid
     ]
     if capacity.passes_above_failure:
         above = ", ".join(map(str, capacity.passes_above_failure))

@@ -125,7 +125,7 @@ async def agentperf(
         for spec in session.models.specs.values():
             await check_chat(agentperf_endpoint, spec, agentperf_settings)
         session.folder = open_folder(agentperf_settings, inputs)
-    bench = Bench(
+    bench = session.bench = Bench(
         settings=agentperf_settings,
         models=session.models,
         inputs=inputs,

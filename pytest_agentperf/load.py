@@ -121,7 +121,11 @@ class Load:
         while True:
             due_ns = time.perf_counter_ns() + int(_LAG_PERIOD_S * 1e9)
             await asyncio.sleep(_LAG_PERIOD_S)
-            self._lag_s.append(max(0.0, (time.perf_counter_ns() - due_ns) / 1e9))
+            lag_s = max(0.0, (time.perf_counter_ns() - due_ns) / 1e9)
+            self._lag_s.append(lag_s)
+            # A stalled loop takes no samples: add those that would have fallen into the stall.
+            while (lag_s := lag_s - _LAG_PERIOD_S) > 0:
+                self._lag_s.append(lag_s)
 
 
 _REPORTED = RawAnswer()

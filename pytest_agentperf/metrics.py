@@ -13,6 +13,7 @@ __all__ = [
     "Distribution",
     "Metrics",
     "distribution",
+    "e2e_s",
     "first_chunk_speed_tok_per_s",
     "is_bundled",
     "largest_burst",
@@ -126,6 +127,11 @@ def ttft_s(turn: TurnRecord) -> float:
     return (turn.first_token_ns - turn.sent_ns) / 1e9
 
 
+def e2e_s(turn: TurnRecord) -> float:
+    """Return last byte − sent; infinite for a failed request."""
+    return math.inf if turn.error is not None else (turn.end_ns - turn.sent_ns) / 1e9
+
+
 def _span_s(turn: TurnRecord) -> float:
     if turn.first_token_ns is None or turn.last_token_ns is None:
         return 0.0
@@ -154,7 +160,9 @@ def first_chunk_speed_tok_per_s(turn: TurnRecord) -> float | None:
         return 0.0
     if output_speed_tok_per_s(turn) is None or turn.first_chunk_tokens is None:
         return None
-    return ((turn.osl_tokens or 0) - turn.first_chunk_tokens) / _span_s(turn)
+    rest = (turn.osl_tokens or 0) - turn.first_chunk_tokens
+    # A local count of the first chunk above the server's of the whole says nothing.
+    return rest / _span_s(turn) if rest > 0 else None
 
 
 def is_bundled(turn: TurnRecord) -> bool:
@@ -218,7 +226,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         usage_speed_tok_per_s=usage,
         first_chunk_speed_tok_per_s=first_chunk,
         unbundled_speed_tok_per_s=distribution(_known(s for t, s in by_usage if not is_bundled(t))),
-        e2e_s=distribution((t.end_ns - t.sent_ns) / 1e9 for t in answered),
+        e2e_s=distribution(map(e2e_s, inside)),
         isl_tokens=distribution(_known(t.isl_tokens for t in answered)),
         osl_tokens=distribution(_known(t.osl_tokens for t in answered)),
         undefined_speed_ratio=_share(judged.count(None), len(inside)),

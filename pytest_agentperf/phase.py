@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pytest_agentperf.errors import LoadError
 from pytest_agentperf.metrics import output_speed_tok_per_s, ttft_s
 from pytest_agentperf.plan import start_offsets_s
 from pytest_agentperf.protocols import Meter
 from pytest_agentperf.records import ClientHealth, Measurement, Sample, TurnRecord, Window
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.steady import Floors, PhaseState
-from pytest_agentperf.worker import Counted, Drained, Ended, Report, Started, Stopped
+from pytest_agentperf.worker import Counted, Drained, Ended, Report, Started, Stopped, TokenCount
 from pytest_agentperf.workers import WorkerPool
 
-__all__ = ["PhaseRun"]
+__all__ = ["Listeners", "PhaseRun"]
 
 _LOOK_S = 0.1
 _SAMPLE_S = 0.1
@@ -28,8 +29,36 @@ _TELL_NS = 1_000_000_000
 _HEAD_START_NS = 100_000_000
 """The first agent starts this long after the command, so that every process has heard it."""
 _GRACE_S = 30.0
-_HOPELESS_ERROR_RATIO = 0.2
-_HOPELESS_FAILED = 50
+_STOP_S = 600.0
+"""Counting a long phase's tokens with a tokenizer takes minutes."""
+_MANY_FAILED = 0.2
+_LEAST_FAILED = 50
+
+
+def _nobody(*_heard: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """Who hears of a phase while it runs."""
+
+    turns: Callable[[Sequence[TurnRecord]], None] = _nobody
+    """Requests that have ended."""
+    counts: Callable[[Sequence[TokenCount]], None] = _nobody
+    """Local token counts, after the load."""
+    progress: Callable[[str, str], None] = _nobody
+    """Kind of event, and its text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How the window came to close."""
+
+    at_ns: int
+    floors_met: bool = False
+    failed_out: bool = False
+    broken: str | None = None
 
 
 @dataclass(slots=True)
@@ -61,16 +90,16 @@ class PhaseRun:
         pool: WorkerPool,
         settings: Settings,
         meter: Meter | None,
+        max_error_ratio: float,
         clock_ns: Callable[[], int],
-        on_turns: Callable[[Sequence[TurnRecord]], None],
-        on_progress: Callable[[str, str], None],
+        tell: Listeners,
     ) -> None:
         self._pool = pool
         self._settings = settings
         self._meter = meter
+        self._max_error_ratio = max_error_ratio
         self._clock_ns = clock_ns
-        self._on_turns = on_turns
-        self._on_progress = on_progress
+        self._tell = tell
         self._turns: list[TurnRecord] = []
         self._counts: dict[tuple[int, int, int], tuple[int, int | None]] = {}
         self._samples: list[Sample] = []
@@ -97,7 +126,7 @@ class PhaseRun:
             ),
         )
         offsets_s = start_offsets_s(agents, settings.start_spread_s)
-        self._on_progress("phase-start", f"{agents} agents on {workers} load processes")
+        self._tell.progress("phase-start", f"{agents} agents on {workers} load processes")
         sampling = asyncio.create_task(self._sample())
         try:
             await self._pool.prepare(
@@ -108,11 +137,10 @@ class PhaseRun:
             )
             began_ns = self._clock_ns() + _HEAD_START_NS
             await self._pool.begin(began_ns)
-            closed_ns, broken = await self._until_closed(state, began_ns)
-            self._closed_ns = closed_ns
+            end = await self._until_closed(state, began_ns)
+            self._closed_ns = closed_ns = end.at_ns
             await self._pool.close_window(closed_ns)
-            if broken is None:
-                broken = await self._until_drained(state)
+            broken = end.broken or await self._until_drained(state)
             await self._pool.stop()
             await self._until_stopped(state)
         finally:
@@ -125,17 +153,17 @@ class PhaseRun:
             turns=self._counted_turns(),
             samples=tuple(self._samples),
             health=ClientHealth(
-                loop_lag_s=tuple(lag for s in self._stopped for lag in s.lag_s),
+                loop_lag_s=tuple(tuple(s.lag_s) for s in self._stopped),
                 cpu_ratio=max((s.cpu_ratio for s in self._stopped), default=0.0),
                 first_sent_ns=state.first_sent_ns,
             ),
-            floors_met=not state.missing(closed_ns),
+            floors_met=end.floors_met,
+            failed_out=end.failed_out,
             cut=sum(s.open_members for s in self._stopped),
             broken=broken,
         )
 
-    async def _until_closed(self, state: PhaseState, began_ns: int) -> tuple[int, str | None]:
-        """Return when the window closed, and why the phase was broken off if it was."""
+    async def _until_closed(self, state: PhaseState, began_ns: int) -> _End:
         told_ns = began_ns
         while True:
             await self._hear(state)
@@ -144,14 +172,17 @@ class PhaseRun:
             elapsed_s = (now_ns - began_ns) / 1e9
             if now_ns - told_ns > _TELL_NS:
                 told_ns = now_ns
-                self._on_progress("progress", self._progress(state, missing, elapsed_s))
+                self._tell.progress("progress", self._progress(state, missing, elapsed_s))
             if (broken := self._broken(state)) is not None:
-                return now_ns, broken
-            if not missing or self._hopeless(state, now_ns):
-                return now_ns, None
-            if elapsed_s > self._settings.max_phase_s:
+                return _End(at_ns=now_ns, broken=broken)
+            if not missing:
+                return _End(at_ns=now_ns, floors_met=True)
+            overdue = elapsed_s > self._settings.max_phase_s
+            if self._failed_out(state, now_ns, overdue=overdue):
+                return _End(at_ns=now_ns, failed_out=True)
+            if overdue:
                 late = None if state.opens_ns else "not every agent could start"
-                return now_ns, late
+                return _End(at_ns=now_ns, broken=late)
 
     async def _until_drained(self, state: PhaseState) -> str | None:
         limit_ns = self._clock_ns() + int((self._settings.request_timeout_s + _GRACE_S) * 1e9)
@@ -165,14 +196,17 @@ class PhaseRun:
                 return broken
             if now_ns - told_ns > _TELL_NS:
                 told_ns = now_ns
-                self._on_progress(
+                self._tell.progress(
                     "progress", f"window closed, last members end · {self._live.text()}"
                 )
         return None
 
     async def _until_stopped(self, state: PhaseState) -> None:
+        limit_ns = self._clock_ns() + int(_STOP_S * 1e9)
         while len(self._stopped) < self._pool.busy:
             await self._hear(state)
+            if self._clock_ns() > limit_ns:
+                raise LoadError(f"a load process did not stop within {_STOP_S:.0f} s")
 
     async def _hear(self, state: PhaseState) -> None:
         """Take every report that is there, waiting a moment for the first."""
@@ -186,12 +220,13 @@ class PhaseRun:
             case Started():
                 state.started(report.first_sent_ns)
             case Ended():
-                self._on_turns(report.turns)
+                self._tell.turns(report.turns)
                 self._end(report.turns, state)
             case Drained():
                 self._drained += 1
             case Counted():
                 self._counts |= {(row[0], row[1], row[2]): row[3:] for row in report.rows}
+                self._tell.counts(report.rows)
             case Stopped():
                 self._stopped.append(report)
             case _:
@@ -219,14 +254,19 @@ class PhaseRun:
             f"the last with {self._last_error!r}"
         )
 
-    def _hopeless(self, state: PhaseState, now_ns: int) -> bool:
-        """Tell whether failures alone decide: trajectories that fail never meet the floors."""
+    def _failed_out(self, state: PhaseState, now_ns: int, *, overdue: bool) -> bool:
+        """Tell whether failures alone decide: trajectories that fail never meet the floors.
+
+        At any time after the least window where a fifth has failed, and at the phase's limit where
+        twice as many have as any tier allows.
+        """
         opens_ns = state.opens_ns
+        share = 2 * self._max_error_ratio
         return (
             opens_ns is not None
             and (now_ns - opens_ns) / 1e9 >= self._settings.min_steady_s
-            and state.failed >= _HOPELESS_FAILED
-            and state.failed > _HOPELESS_ERROR_RATIO * state.ended
+            and state.failed >= _LEAST_FAILED
+            and state.failed > (share if overdue else max(share, _MANY_FAILED)) * state.ended
         )
 
     def _progress(self, state: PhaseState, missing: Iterable[str], elapsed_s: float) -> str:

@@ -87,7 +87,9 @@ def _isl_tokens(trajectory: Trajectory) -> tuple[list[int], int]:
     for turn, prompt in zip(trajectory.turns, prompts(trajectory), strict=True):
         if turn.recorded_isl_tokens is None:
             guessed += 1
-            lengths.append(sum(map(_size, prompt)) // _BYTES_PER_TOKEN)
+            tools = trajectory.tools if turn.tools is None else turn.tools
+            size = sum(map(_size, prompt)) + sum(len(str(tool)) for tool in tools)
+            lengths.append(size // _BYTES_PER_TOKEN)
         else:
             lengths.append(turn.recorded_isl_tokens)
     return lengths, guessed
@@ -150,7 +152,9 @@ def salt(key: str) -> str:
     return " ".join(f"{number:0{_SALT_DIGITS}d}")
 
 
-def salts(kind: str, *, run: str, phase: int, agent: int, ordinal: int) -> tuple[str, ...]:
+def salts(
+    kind: str, *, run: str, phase: int, agent: int, ordinal: int, shares_head: bool = True
+) -> tuple[str, ...]:
     """Return the salts of the first messages of one trajectory's run.
 
     Args:
@@ -161,9 +165,10 @@ def salts(kind: str, *, run: str, phase: int, agent: int, ordinal: int) -> tuple
         phase: number of the phase.
         agent: number of the agent.
         ordinal: which trajectory of the agent's sequence.
+        shares_head: the first message is a system prompt; without one there is nothing to share.
     """
     own = salt(f"{run}/{phase}/{agent}/{ordinal}")
-    if kind == "trajectory":
+    if kind == "trajectory" or (kind == "two-level" and not shares_head):
         return (own,)
     return (salt(f"{run}/{phase}"), own) if kind == "two-level" else ()
 

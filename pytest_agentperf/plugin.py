@@ -219,6 +219,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from pytest_agentperf.report import render_page  # noqa: PLC0415 only when a test measured
 
+    if own.bench is not None and own.bench.revised and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     own.folder.close()
     page = render_page(own.folder.bundle)
     (own.folder.path / "report.html").write_text(page, encoding="utf-8")
@@ -235,6 +237,8 @@ def pytest_terminal_summary(
 
     terminalreporter.section("agentperf")
     terminalreporter.write_line(summary(own.folder.bundle, shutil.get_terminal_size().columns))
+    for contradiction in own.bench.revised if own.bench is not None else ():
+        terminalreporter.write_line(f"CONTRADICTED: {contradiction}", red=True)
     terminalreporter.write_line(f"results: {own.folder.path}")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pytest_agentperf.answer import AnswerReader
 from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
-from pytest_agentperf.endpoint import HttpConnection
+from pytest_agentperf.endpoint import HttpConnection, redact
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.protocols import EndpointInfo, Meter, find
 from pytest_agentperf.records import RawAnswer
@@ -81,7 +81,8 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
     answer = reader.finish(raw)
     if answer.error is not None:
         raise EndpointError(
-            f"endpoint {info.url}: a first small request to {spec.model!r} failed: {answer.error}; "
+            f"endpoint {info.url}: a first small request to {spec.model!r} failed: "
+            f"{redact(answer.error)}; "
             f"its fields were {dict(spec.request)}"
         )
     if answer.osl_tokens is None and settings.tokenizer is None:

@@ -104,8 +104,9 @@ class Window:
 class ClientHealth:
     """How late our own load processes were; a slow client must not be read as a slow server."""
 
-    loop_lag_s: tuple[float, ...]
-    """Overshoot of a 10 ms sleep in each process's event loop, sampled over the phase."""
+    loop_lag_s: tuple[tuple[float, ...], ...]
+    """For each process, overshoots of a 10 ms sleep in its event loop over the phase; a stall
+    counts once for every 10 ms it lasted."""
     cpu_ratio: float
     """CPU time of the busiest load process over its wall time."""
     first_sent_ns: tuple[int, ...]
@@ -123,6 +124,8 @@ class Measurement:
     samples: tuple[Sample, ...]
     health: ClientHealth
     floors_met: bool
+    failed_out: bool = False
+    """So many requests failed that the floors could not be met: failures decide alone."""
     cut: int = 0
     """Members still unanswered when the phase was stopped; 0 unless it was broken off."""
     broken: str | None = None

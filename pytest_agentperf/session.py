@@ -28,6 +28,7 @@ class Session:
     problem: str | None = None
     """What is wrong with the tiers, told when it is known that a test measures."""
     folder: Any = None
+    bench: Any = None
     measures_under_xdist: bool = False
 
 

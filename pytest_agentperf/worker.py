@@ -44,6 +44,7 @@ __all__ = [
     "Started",
     "Stop",
     "Stopped",
+    "TokenCount",
     "pack",
     "read_frames",
 ]
@@ -57,6 +58,7 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     trajectories: str
     """Path of the planned trajectories, as a msgpack list."""
     url: str
+    headers: dict[str, str]
     osl_header: str | None
     model: str
     request: dict[str, Any]
@@ -114,11 +116,14 @@ class Ended(msgspec.Struct, tag=True, kw_only=True):
     turns: list[TurnRecord]
 
 
+TokenCount = tuple[int, int, int, int, int | None]
+"""Agent, ordinal, turn, tokens of the answer, tokens of its first chunk."""
+
+
 class Counted(msgspec.Struct, tag=True, kw_only=True):
     """Local token counts of answers, sent after the load has stopped."""
 
-    rows: list[tuple[int, int, int, int, int | None]]
-    """Agent, ordinal, turn, tokens of the answer, tokens of its first chunk."""
+    rows: list[TokenCount]
 
 
 class Drained(msgspec.Struct, tag=True, kw_only=True):
@@ -225,14 +230,14 @@ class _Worker:
         if phase.turns:
             turns, phase.turns[:] = list(phase.turns), []
             await self._send(Ended(turns=turns))
-        if phase.close_ns is not None and not phase.drained:
+        if phase is self._phase and phase.close_ns is not None and not phase.drained:
             phase.drained = phase.load.open_before(phase.close_ns) == 0
             if phase.drained:
                 await self._send(Drained())
 
     def _prepare(self, command: Prepare) -> None:
-        if self._workload is None:
-            raise RuntimeError("Prepare before Setup")
+        if self._workload is None or self._phase is not None:
+            raise RuntimeError("Prepare before Setup, or while a phase runs")
         load = Load(
             self._workload,
             phase=command.phase,
@@ -265,9 +270,7 @@ class _Worker:
             await self._send(Counted(rows=self._counts(phase.texts)))
         await self._send(Stopped(lag_s=list(lag_s), cpu_ratio=cpu_ratio, open_members=open_members))
 
-    def _counts(
-        self, texts: list[tuple[TurnRecord, Answer]]
-    ) -> list[tuple[int, int, int, int, int | None]]:
+    def _counts(self, texts: list[tuple[TurnRecord, Answer]]) -> list[TokenCount]:
         if self._tokenizer is None:
             return []
         count = self._tokenizer.count
@@ -291,7 +294,9 @@ def _workload(command: Setup) -> Workload:
     )
     planned = msgspec.msgpack.decode(Path(command.trajectories).read_bytes(), type=list[Trajectory])
     return Workload(
-        endpoint=EndpointInfo(url=command.url, osl_header=command.osl_header),
+        endpoint=EndpointInfo(
+            url=command.url, headers=command.headers, osl_header=command.osl_header
+        ),
         trajectories=tuple(encode_trajectory(t, encoder) for t in planned),
         encoder=encoder,
         seed=command.seed,
@@ -329,11 +334,13 @@ async def _main() -> None:
             await asyncio.sleep(_TICK_S)
             await worker.tick()
 
-    ticking = asyncio.create_task(ticks())
     decode = msgspec.msgpack.Decoder(Command).decode
-    async for frame in read_frames(reader):
-        await worker.obey(decode(frame))
-    ticking.cancel()
+    # A fault in either ends the process, which the coordinator hears at once.
+    async with asyncio.TaskGroup() as group:
+        ticking = group.create_task(ticks())
+        async for frame in read_frames(reader):
+            await worker.obey(decode(frame))
+        ticking.cancel()
 
 
 def main() -> None:

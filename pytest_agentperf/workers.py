@@ -16,6 +16,7 @@ from pytest_agentperf.worker import (
     Command,
     Failed,
     Prepare,
+    Ready,
     Report,
     Setup,
     Stop,
@@ -27,6 +28,8 @@ __all__ = ["WorkerPool", "worker_count"]
 
 _AGENTS_PER_WORKER = 64
 _GRACE_S = 5.0
+_READY_S = 120.0
+"""Encoding a large dataset takes a while."""
 
 
 def worker_count(asked: int, *, agents: int, cores: int) -> int:
@@ -82,8 +85,7 @@ class WorkerPool:
                 ),
             )
         self._busy = workers
-        for _ in range(workers):
-            await self.report(timeout_s=None)
+        await self._until_ready(workers)
 
     async def begin(self, at_ns: int) -> None:
         """Begin the prepared phase at an instant."""
@@ -98,8 +100,12 @@ class WorkerPool:
         for number in range(first, workers):
             self._children.append(await self._spawn(number))
             await self._send(number, self._setup)
-        for _ in range(first, workers):
-            await self.report(timeout_s=None)
+        await self._until_ready(max(0, workers - first))
+
+    async def _until_ready(self, processes: int) -> None:
+        for _ in range(processes):
+            if not isinstance(await self.report(timeout_s=_READY_S), Ready):
+                raise LoadError(f"a load process was not ready after {_READY_S:.0f} s")
 
     async def close_window(self, at_ns: int) -> None:
         """Tell the processes of the phase that the window has closed."""
@@ -111,7 +117,7 @@ class WorkerPool:
         for number in range(self._busy):
             await self._send(number, Stop())
 
-    async def report(self, *, timeout_s: float | None) -> Report | None:
+    async def report(self, *, timeout_s: float) -> Report | None:
         """Return the next report, or ``None`` when none came in time.
 
         Raises:

@@ -57,7 +57,7 @@ def measurement(turns: Iterable[TurnRecord], **changes: Any) -> Measurement:
         window=WINDOW,
         turns=tuple(turns),
         samples=(),
-        health=ClientHealth(loop_lag_s=(0.0,), cpu_ratio=0.1, first_sent_ns=(0,)),
+        health=ClientHealth(loop_lag_s=((0.0,),), cpu_ratio=0.1, first_sent_ns=(0,)),
         floors_met=True,
     )
     return replace(phase, **changes)

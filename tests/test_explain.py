@@ -26,9 +26,11 @@ NOTHING = normalize(0, None, mean_power_w=None, power_reason=None)
 
 
 def phase(number: int, found: Metrics, *checks: Check) -> PhaseResult:
+    invalid = [f"{c.name}: {c.text}" for c in checks]
     return PhaseResult(
         number=number, model="m", agents=found.agents, started_s=0.0, duration_s=1.0,
-        metrics=found, power=NO_POWER, verdicts=(judge(TIER, found),), checks=checks,
+        metrics=found, power=NO_POWER, checks=checks,
+        verdicts=(judge(TIER, found, invalid=invalid),),
     )  # fmt: skip
 
 

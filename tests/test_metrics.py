@@ -272,12 +272,17 @@ class TestSummary:
         )
         assert found.bundled_ratio == 0.5  # of two answers
 
-    def test_lengths_and_latency_are_those_of_answers(self):
+    def test_latency_ends_with_the_last_byte(self):
+        found = metrics(request())
+        assert found.e2e_s is not None
+        assert found.e2e_s.p95 == 3.0  # 1 s to the first token, 2 s more
+
+    def test_lengths_are_those_of_answers(self):
         found = metrics(request(osl_tokens=5, isl_tokens=50), request(error="x", osl_tokens=9))
         assert found.e2e_s is not None
         assert found.osl_tokens is not None
         assert found.isl_tokens is not None
-        assert (found.e2e_s.mean, found.e2e_s.n) == (3.0, 1)  # 1 s to the first token, 2 s more
+        assert (found.e2e_s.p05, found.e2e_s.n) == (math.inf, 2)  # a failure never ends
         assert (found.osl_tokens.mean, found.isl_tokens.mean) == (5, 50)
 
     def test_hidden_reasoning_is_counted_but_not_streamed(self):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ def missed(phase: Measurement | None = None, found: Metrics | None = None) -> li
 
 
 def by_client(**changes: Any) -> Measurement:
-    healthy: dict[str, Any] = {"loop_lag_s": (0.0,), "cpu_ratio": 0.1, "first_sent_ns": (0,)}
+    healthy: dict[str, Any] = {"loop_lag_s": ((0.0,),), "cpu_ratio": 0.1, "first_sent_ns": (0,)}
     return measurement([], health=ClientHealth(**(healthy | changes)))
 
 
@@ -33,9 +34,9 @@ def test_every_check_says_what_to_do():
 @pytest.mark.parametrize(
     ("phase", "name", "text"),
     [
-        (by_client(loop_lag_s=(0.0031,) * 100), "client loop lag p95",
+        (by_client(loop_lag_s=((0.0031,) * 100,)), "client loop lag p95",
          "the load generator was late itself: give it more cores or --agentperf-workers"),
-        (by_client(loop_lag_s=(0.0,) * 97 + (0.011,) * 3), "client loop lag p99",
+        (by_client(loop_lag_s=((0.0,) * 97 + (0.011,) * 3, (0.0,) * 9900)), "client loop lag p99",
          "the load generator was late itself: give it more cores or --agentperf-workers"),
         (by_client(cpu_ratio=0.81), "client cpu",
          "the load generator was late itself: give it more cores or --agentperf-workers"),
@@ -44,14 +45,20 @@ def test_every_check_says_what_to_do():
         (measurement([], floors_met=False), "floors met",
          "the phase ended before its floors; raise --agentperf-max-phase-s"),
         (measurement([], agents=2), "active agents", "1 of 2 agents ever sent a request"),
+        (measurement([], cut=1), "members cut off",
+         "requests of the window were still open when the phase was stopped"),
+        (measurement([request(agent=1)]), "agents of another phase",
+         "requests of agents that this phase has not were seen: two phases overlapped"),
     ],
     ids=[
         "a client that is late all the time",
-        "a client that is late at times",
+        "one late process among idle ones",
         "a busy client",
         "a phase that was broken off",
         "a phase below its floors",
         "an agent that never sent",
+        "a member that was cut off",
+        "an agent of another phase",
     ],
 )  # fmt: skip
 def test_is_invalidated_by(phase: Measurement, name: str, text: str):
@@ -60,7 +67,7 @@ def test_is_invalidated_by(phase: Measurement, name: str, text: str):
 
 
 def test_a_client_on_its_marks_is_trusted():
-    assert missed(by_client(loop_lag_s=(0.003,) * 100, cpu_ratio=0.8)) == []
+    assert missed(by_client(loop_lag_s=((0.003,) * 100,), cpu_ratio=0.8)) == []
 
 
 def test_answers_without_a_count_invalidate():
@@ -77,12 +84,32 @@ def test_failures_need_no_count():
     assert missed(found=metrics(request(), request(error="x", osl_tokens=None))) == []
 
 
-@pytest.mark.parametrize(
-    ("error_ratio", "ok"), [(0.21, True), (0.2, False)], ids=["more than a fifth", "a fifth"]
-)
-def test_failures_excuse_the_floors_from(error_ratio: float, *, ok: bool):
-    found = metrics(request(), error_ratio=error_ratio)
-    assert (missed(measurement([], floors_met=False), found) == []) is ok
+def test_failures_that_decide_alone_need_no_floors():
+    assert missed(measurement([], floors_met=False, failed_out=True)) == []
+
+
+def test_more_requests_in_flight_than_agents_invalidate():
+    assert [c.name for c in missed(found=metrics(request(), in_flight=1.1))] == [
+        "requests in flight"
+    ]
+
+
+def test_dead_connections_are_warned_of():
+    (found,) = missed(found=metrics(request(), request(reconnected=True), in_flight=0.5))
+    assert (found.name, found.value, found.invalidates) == ("reconnected share", 0.5, False)
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+def test_a_judged_first_chunk_must_be(counted: bool):  # noqa: FBT001 a parameter
+    found = metrics(request(first_chunk_tokens=1 if counted else None))
+    checks = check(measurement([]), found, replace(MARKS, first_chunk_judged=True))
+    assert [c.name for c in checks if not c.ok] == ([] if counted else ["first chunks counted"])
+
+
+def test_a_shared_system_prompt_is_cached_on_purpose():
+    found = metrics(request(), first_turn_cached_ratio=0.6)
+    checks = check(measurement([]), found, replace(MARKS, shared_system_prompt=True))
+    assert all(c.ok for c in checks)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +173,6 @@ def test_requests_sent_late_against_their_schedule_invalidate():
     late = [
         request(100 + i / 10, scheduled_ns=ns(100 + i / 10 - 0.2 * (i < 2))) for i in range(100)
     ]
-    assert [(c.name, c.invalidates) for c in missed(found=metrics(*late))] == [
+    assert [(c.name, c.invalidates) for c in missed(found=metrics(*late, in_flight=0.5))] == [
         ("schedule slip p99", True)
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from pytest_agentperf.answer import Answer, AnswerReader
-from pytest_agentperf.endpoint import HttpConnection, connect
-from pytest_agentperf.errors import EndpointError
+from pytest_agentperf.endpoint import (
+    API_KEY_VARIABLE,
+    HttpConnection,
+    auth_headers,
+    connect,
+    redact,
+)
+from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.trajectory import Message
@@ -174,3 +181,62 @@ def test_the_models_of_a_server_are_listed(scripted: Scripted) -> None:
 def test_nothing_at_the_url_is_told_with_the_url(dead_url: str) -> None:
     with pytest.raises(EndpointError, match=r"does not answer.*are host and port right"):
         connect(dead_url, models=())
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(API_KEY_VARIABLE, " sk-planted-9f3b\n")
+    return "sk-planted-9f3b"
+
+
+def test_a_key_is_sent_without_the_line_end_of_its_file(key: str) -> None:
+    assert auth_headers() == {"authorization": f"Bearer {key}"}
+
+
+def test_a_key_that_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(API_KEY_VARIABLE, "sk-é")
+    with pytest.raises(ConfigError, match="holds characters that no header") as refused:
+        auth_headers()
+    assert "sk-" not in str(refused.value)
+
+
+def test_a_key_that_a_server_echoes_is_not_repeated(key: str) -> None:
+    assert redact(f"HTTP 401: bad key {key}!") == "HTTP 401: bad key [key]!"
+
+
+@pytest.mark.parametrize("url", ["http://u:hush@/v1", "http://h/v1?api_key=hush"])
+def test_a_refused_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        connect(url, models=())
+    assert "hush" not in str(refused.value)
+
+
+EVENT = b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}\n\n'
+
+
+def _answer_one_then_hang_up(listening: socket.socket) -> None:
+    """Answer a first request, take a second, work on it for 1.2 s, and hang up."""
+    connection, _ = listening.accept()
+    with connection, connection.makefile("rb") as request:
+        for number in (1, 2):
+            length = 0
+            while (line := request.readline().lower()) != b"\r\n":
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            request.read(length)
+            if number == 1:
+                head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(EVENT)
+                connection.sendall(head + EVENT)
+        time.sleep(1.2)
+
+
+def test_a_reused_connection_that_is_cut_late_is_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=_answer_one_then_hang_up, args=(listening,))
+        server.start()
+        first, second = _ask(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", times=2)
+        server.join()
+    assert first.error is None
+    assert second.error is not None
+    assert second.error.startswith("connection: RemoteProtocolError")
+    assert not second.reconnected

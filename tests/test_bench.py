@@ -1,0 +1,106 @@
+"""Answers of the bench from phases that are there already: nothing is measured here."""
+# pyright: reportPrivateUsage=false
+# Phases are put where measured ones would be: the ledger has no other door.
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_agentperf.bench import Bench, Inputs, Models
+from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, RunFolder, provenance, read_bundle
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.power import Power
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.settings import make_settings
+from pytest_agentperf.slo import Limit, ModelSpec, SLOTier, judge
+from pytest_agentperf.synthesis import synthesize
+from tests.phases import metrics, request
+
+TIER = SLOTier(
+    model="m",
+    name="quick",
+    limits=(Limit(metric="ttft_s", statistic="p95", value=2.0),),
+)
+SPEC = ModelSpec(model="m", tiers=(TIER,))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    settings = make_settings({"max_agents": 16})
+    bundle = Bundle(
+        schema=SCHEMA,
+        provenance=provenance(
+            endpoint="http://h/v1", server="", served_models=(), meter="no meter", devices=()
+        ),
+        settings=settings,
+        system=None,
+    )
+    made = Bench(
+        settings=settings,
+        models=Models(specs={"m": SPEC}, published={}),
+        inputs=Inputs(
+            endpoint=EndpointInfo(url="http://h/v1"),
+            dataset=synthesize(trajectories=2, turns=2, isl_tokens=5000, seed=1),
+            meter=None,
+            system=None,
+        ),
+        folder=RunFolder(tmp_path, bundle),
+        on_event=lambda _event: None,
+    )
+    yield made
+    asyncio.run(made.close())
+
+
+def _add(bench: Bench, agents: int, ttft_s: float) -> None:
+    ledger = bench._ledger("m")
+    found = replace(metrics(request(ttft_s=ttft_s)), agents=agents)
+    ledger.phases.append(
+        PhaseResult(
+            number=len(ledger.phases) + 1,
+            model="m",
+            agents=agents,
+            started_s=0.0,
+            duration_s=1.0,
+            metrics=found,
+            power=Power(
+                mean_w=None, energy_j=None, devices=0, samples=0, coverage=0.0, reason="no meter"
+            ),
+            verdicts=(judge(TIER, found),),
+            checks=(),
+        )
+    )
+
+
+def test_phases_that_are_there_are_not_measured_again(bench: Bench) -> None:
+    _add(bench, 8, ttft_s=1.0)
+    _add(bench, 9, ttft_s=3.0)
+    found = asyncio.run(bench.capacity(TIER))
+    assert (found.agents, found.first_failing, found.status) == (8, 9, "found")
+    assert (found.passing_phase, found.failing_phase) == (1, 2)
+    assert found.limited_by == ("ttft_s.p95",)
+
+
+def test_an_answer_that_a_later_phase_contradicts_is_revised(bench: Bench) -> None:
+    _add(bench, 16, ttft_s=1.0)
+    assert asyncio.run(bench.capacity(TIER)).label == "≥ 16"
+    assert bench.revised == ()
+    _add(bench, 4, ttft_s=3.0)
+    (said,) = bench.revised
+    assert said.startswith("'m quick' was answered with 16 agents, but 4 failed in a later phase")
+    bench._save()
+    (path,) = bench._folder.path.parent.glob("*/bundle.json")
+    (kept,) = read_bundle(path.read_bytes(), "b").capacities
+    assert (kept.agents, kept.passes_above_failure, kept.status) == (0, (16,), "open")
+
+
+def test_an_unknown_model_is_named_with_its_neighbour(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="no model of this run is called 'n'; known: m"):
+        asyncio.run(bench.measure(1, model="n"))
+
+
+def test_no_agents_are_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match=r"measure\(agents=0\): at least 1 agent is needed"):
+        asyncio.run(bench.measure(0))
