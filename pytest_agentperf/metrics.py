@@ -49,7 +49,7 @@ class Distribution:
         return float(getattr(self, name))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Metrics:
     """One phase in numbers; ``None`` where nothing was there to measure."""
 
@@ -93,6 +93,9 @@ class Metrics:
     osl_vs_recorded: float | None
     """Output tokens over recorded output tokens, in sum."""
     reconnects: int
+
+    def __repr__(self) -> str:
+        return f"<Metrics {self.agents} agents, {self.requests} requests, {self.failed} failed>"
 
 
 def distribution(values: Iterable[float]) -> Distribution | None:

@@ -54,7 +54,7 @@ class Normalized:
     missing: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Capacity:
     """How many agents one tier carries, and how that was found."""
 
@@ -78,6 +78,10 @@ class Capacity:
     throughput_per: Normalized
     """Output tokens per second, normalised."""
     explanation: str = ""
+
+    def __repr__(self) -> str:
+        # Short, since pytest prints it when an assertion fails; the explanation stands beside it.
+        return f"<Capacity {self.model} {self.tier}: {self.label}>"
 
     @property
     def per_accelerator(self) -> float | None:

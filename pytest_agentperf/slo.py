@@ -58,7 +58,7 @@ class Limit:
         return (operator.ge if self.higher_is_better else operator.le)(observed, self.value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SLOTier:
     """A named set of limits for one model; ``metrics in tier`` asks whether all are met."""
 
@@ -70,6 +70,11 @@ class SLOTier:
 
     def __contains__(self, metrics: object) -> bool:
         return isinstance(metrics, Metrics) and judge(self, metrics).outcome == "pass"
+
+    def __repr__(self) -> str:
+        return (
+            f"<SLOTier {self}: {', '.join(f'{x.name} {x.sign} {x.value:g}' for x in self.limits)}>"
+        )
 
     def __str__(self) -> str:
         return f"{self.model} {self.name}"

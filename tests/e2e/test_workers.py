@@ -31,9 +31,7 @@ SETTINGS = make_settings(
 def setup(tmp_path: Path) -> Iterator[Setup]:
     """A small workload on a simulator of its own."""
     planned = tmp_path / "planned.msgpack"
-    dataset = synthesize(
-        trajectories=6, turns=3, isl_tokens=6000, osl_tokens=300, tool_s=0, seed=1
-    )
+    dataset = synthesize(trajectories=6, turns=3, isl_tokens=6000, osl_tokens=300, tool_s=0, seed=1)
     planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
     info = launch.connect("sim:", models=("m",))
     yield Setup(

@@ -35,6 +35,7 @@ def test_a_missed_tier_shows_every_limit_and_both_phases(project: pytest.Pyteste
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
+            "E * where * = <Capacity gpt-oss-120b mid: *>.agents",
             "*agentperf capacity*",
             "'gpt-oss-120b mid' carries * agents; asked for at least 1",
             "limited by: output_speed_tok_per_s.p25",
