@@ -52,6 +52,7 @@ async def _measure(agents: int, settings: Settings, setup: Setup) -> Metrics:
 
 def _truth(log: Path) -> tuple[list[float], list[float]]:
     rows = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    rows = [row for row in rows if row["last_ns"]]  # some were open when the load stopped
     ttft = [(r["first_ns"] - r["read_ns"]) / 1e9 for r in rows]
     speed = [(r["tokens"] - 1) / ((r["last_ns"] - r["first_ns"]) / 1e9) for r in rows]
     return ttft, speed
