@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from pytest_agentperf.metrics import Metrics, summarize
@@ -23,6 +22,7 @@ from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.worker import Setup
 from pytest_agentperf.workers import WorkerPool
 from tests.servers.process import start
+from tests.workloads import small_setup
 
 _FIRST_MS = 50
 _TOKENS_PER_S = 100
@@ -61,11 +61,10 @@ def _truth(log: Path) -> tuple[list[float], list[float]]:
 def _compare(agents: int, seconds: float) -> bool:
     print(f"{agents} agents, {seconds:g} s")
     with tempfile.TemporaryDirectory() as scratch:
-        log, planned = Path(scratch) / "log.jsonl", Path(scratch) / "planned.msgpack"
+        log = Path(scratch) / "log.jsonl"
         dataset = synthesize(
             trajectories=8, turns=4, isl_tokens=6000, osl_tokens=100, tool_s=0.1, seed=1
         )
-        planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
         settings = make_settings(
             {"mode": "smoke", "min_steady_s": seconds, "settle_s": 0.5, "start_spread_s": 1.0}
         )
@@ -75,21 +74,8 @@ def _compare(agents: int, seconds: float) -> bool:
             f"--tokens-per-s={_TOKENS_PER_S}",
             f"--log={log}",
         ) as server:
-            setup = Setup(
-                trajectories=str(planned),
-                url=server.url,
-                headers={},
-                osl_header=None,
-                model="scripted",
-                request={},
-                reasoning_field="reasoning_content",
-                max_tokens=100,
-                output="natural",
-                salt="trajectory",
-                seed=0,
-                run="bench",
-                timeout_s=60,
-                tokenizer=None,
+            setup = small_setup(
+                dataset, url=server.url, model="scripted", folder=Path(scratch), max_tokens=100
             )
             metrics = asyncio.run(_measure(agents, settings, setup))
         ttft, speed = _truth(log)

@@ -269,8 +269,11 @@ class TestCancel:
         engine.cancel("a")
         assert not engine.busy
 
-    def test_of_an_unknown_id_is_no_error(self):
-        Engine(CONFIG).cancel("nobody")
+    def test_of_an_unknown_id_changes_nothing(self):
+        engine = Engine(CONFIG)
+        engine.submit(request("a", 50), 0.0)
+        engine.cancel("nobody")
+        assert engine.busy
 
 
 class TestConfig:

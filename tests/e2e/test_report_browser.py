@@ -102,6 +102,7 @@ def test_chart_text_follows_the_colour_scheme(browser_page: Page, report: str) -
     light = browser_page.evaluate(ink)
     browser_page.emulate_media(color_scheme="dark")
     browser_page.wait_for_function(f"{ink} !== '{light}'")
+    assert browser_page.evaluate(ink) != light
 
 
 def test_details_open_by_keyboard(browser_page: Page, report: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 
@@ -19,6 +18,7 @@ from pytest_agentperf.sim import launch
 from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.worker import Setup
 from pytest_agentperf.workers import WorkerPool
+from tests.workloads import small_setup
 
 pytestmark = pytest.mark.e2e
 
@@ -30,26 +30,9 @@ SETTINGS = make_settings(
 @pytest.fixture
 def setup(tmp_path: Path) -> Iterator[Setup]:
     """A small workload on a simulator of its own."""
-    planned = tmp_path / "planned.msgpack"
     dataset = synthesize(trajectories=6, turns=3, isl_tokens=6000, osl_tokens=300, tool_s=0, seed=1)
-    planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
     info = launch.connect("sim:", models=("m",))
-    yield Setup(
-        trajectories=str(planned),
-        url=info.url,
-        headers={},
-        osl_header=info.osl_header,
-        model="m",
-        request={},
-        reasoning_field="reasoning_content",
-        max_tokens=1000,
-        output="natural",
-        salt="trajectory",
-        seed=0,
-        run="test",
-        timeout_s=10,
-        tokenizer=None,
-    )
+    yield small_setup(dataset, url=info.url, model="m", folder=tmp_path, osl_header=info.osl_header)
     info.close()
 
 

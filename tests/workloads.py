@@ -1,0 +1,40 @@
+"""A small workload for a load process, without the plugin around it."""
+
+from pathlib import Path
+
+import msgspec
+
+from pytest_agentperf.trajectory import Dataset
+from pytest_agentperf.worker import Setup
+
+__all__ = ["small_setup"]
+
+
+def small_setup(
+    dataset: Dataset,
+    *,
+    url: str,
+    model: str,
+    folder: Path,
+    osl_header: str | None = None,
+    max_tokens: int = 1000,
+) -> Setup:
+    """Write a dataset where a load process finds it, and say what to send of it and where."""
+    planned = folder / "planned.msgpack"
+    planned.write_bytes(msgspec.msgpack.encode(dataset.trajectories))
+    return Setup(
+        trajectories=str(planned),
+        url=url,
+        headers={},
+        osl_header=osl_header,
+        model=model,
+        request={},
+        reasoning_field="reasoning_content",
+        max_tokens=max_tokens,
+        output="natural",
+        salt="trajectory",
+        seed=0,
+        run="test",
+        timeout_s=60,
+        tokenizer=None,
+    )
