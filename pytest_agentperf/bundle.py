@@ -183,7 +183,7 @@ class RunFolder:
             raise ConfigError(
                 f"--agentperf-results {results}: cannot write there: {failed}"
             ) from failed
-        self._encode = msgspec.json.Encoder(enc_hook=_enc_hook).encode
+        self._encode = msgspec.json.Encoder().encode
         self.bundle = bundle
         self.save()
 
@@ -236,7 +236,7 @@ class RunFolder:
 
 def encode_bundle(bundle: Bundle) -> bytes:
     """Return a bundle as indented JSON; an infinite number is the text ``"inf"``."""
-    plain = _finite(msgspec.to_builtins(asdict(bundle), enc_hook=_enc_hook))
+    plain = _finite(msgspec.to_builtins(asdict(bundle)))
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
@@ -265,10 +265,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "inf"
     return value
-
-
-def _enc_hook(value: object) -> object:
-    return str(value)
 
 
 def _now() -> str:

@@ -190,7 +190,7 @@ def throughput_tok_per_s(turns: Iterable[TurnRecord], window: Window) -> float:
             continue
         offsets = np.frombuffer(turn.token_offsets_us, dtype="<u4").astype(np.int64)
         at_ns = turn.sent_ns + offsets * 1000
-        inside = np.count_nonzero((at_ns >= window.start_ns) & (at_ns < window.end_ns))
+        inside = int(np.count_nonzero((at_ns >= window.start_ns) & (at_ns < window.end_ns)))
         tokens += turn.osl_tokens * inside / offsets.size
     return tokens / window.length_s if window.length_s > 0 else 0.0
 

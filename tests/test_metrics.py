@@ -1,5 +1,6 @@
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -352,3 +353,9 @@ class TestSummary:
         found = metrics(request(50.0))
         assert (found.requests, found.ttft_s, found.output_speed_tok_per_s) == (0, None, None)
         assert (found.e2e_s, found.slip_s, found.sends_in_10ms) == (None, None, 0)
+
+
+def test_every_number_is_a_plain_one_that_json_can_hold():
+    found = metrics(request(), request(sent_s=150.0), FAILED)
+    assert {type(v) for v in asdict(found).values()} <= {int, float, dict, type(None)}
+    json.dumps(asdict(found))

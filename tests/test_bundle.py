@@ -1,0 +1,98 @@
+"""What is left of a run: written whole, read back as it was."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_agentperf.bundle import Bundle, RunFolder, encode_bundle, read_bundle
+from pytest_agentperf.errors import ConfigError
+from tests.bundles import example_bundle
+from tests.phases import request
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in _texts(v)]  # pyright: ignore[reportUnknownVariableType] plain JSON
+    if isinstance(value, list):
+        return [t for v in value for t in _texts(v)]  # pyright: ignore[reportUnknownVariableType] plain JSON
+    return [value] if isinstance(value, str) else []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    return example_bundle()
+
+
+def test_a_bundle_reads_back_as_it_was(bundle: Bundle) -> None:
+    assert read_bundle(encode_bundle(bundle), "b") == bundle
+
+
+def test_infinity_is_a_text_and_no_other_number_is(bundle: Bundle) -> None:
+    phases = json.loads(encode_bundle(bundle))["phases"]
+    metrics = [phase["metrics"] for phase in phases]
+    assert "inf" in _texts(metrics)
+    assert not [text for text in _texts(metrics) if _is_number(text)]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{", "b: not a bundle"),
+        (b"[]", "b: not a bundle"),
+        (b'{"schema": "agentperf-bundle/9"}', "b: schema is 'agentperf-bundle/9', this version"),
+        (b'{"schema": "agentperf-bundle/1"}', "b: not a bundle: Object missing required field"),
+    ],
+    ids=["broken JSON", "a list", "a newer schema", "an empty bundle"],
+)
+def test_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_bundle(data, "b")
+    assert str(refused.value).startswith(said)
+
+
+def test_a_folder_holds_requests_as_they_end(tmp_path: Path, bundle: Bundle) -> None:
+    folder = RunFolder(tmp_path, bundle)
+    folder.turns(3, [request(trajectory="a"), request(trajectory="b", error="HTTP 500")])
+    # Not closed: what has ended is on disk.
+    rows = [json.loads(x) for x in (folder.path / "requests.jsonl").read_bytes().splitlines()]
+    assert [(r["phase"], r["trajectory"], r["error"]) for r in rows] == [
+        (3, "a", None),
+        (3, "b", "HTTP 500"),
+    ]
+    folder.close()
+
+
+def test_a_folder_holds_token_counts_of_their_own(tmp_path: Path, bundle: Bundle) -> None:
+    folder = RunFolder(tmp_path, bundle)
+    folder.token_counts(2, [(0, 1, 4, 99, 3)])
+    (row,) = (folder.path / "token_counts.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(row) == {
+        "phase": 2, "agent": 0, "ordinal": 1, "turn": 4, "local_osl_tokens": 99,
+        "first_chunk_tokens": 3,
+    }  # fmt: skip
+    folder.close()
+
+
+def test_closing_writes_the_end_and_may_be_done_twice(tmp_path: Path, bundle: Bundle) -> None:
+    folder = RunFolder(tmp_path, bundle)
+    folder.close()
+    folder.close()
+    kept = read_bundle((folder.path / "bundle.json").read_bytes(), "b")
+    assert kept.provenance.ended_at is not None
+    assert sorted(p.name for p in folder.path.iterdir()) == ["bundle.json", "requests.jsonl"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    with pytest.raises(ConfigError, match=r"--agentperf-results .*file: cannot write there"):
+        RunFolder(tmp_path / "file", bundle)
