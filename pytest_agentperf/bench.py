@@ -8,23 +8,22 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from pytest_agentperf.answers import capacity_of, contradicts, search_of
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
 from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
-from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.metrics import Metrics, summarize
-from pytest_agentperf.normalize import Capacity, System, normalize
+from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.plan import Plan, make_plan
-from pytest_agentperf.power import Power, measure_power
+from pytest_agentperf.power import measure_power
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.records import Event, Measurement
-from pytest_agentperf.search import CapacitySearch
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier, judge
 from pytest_agentperf.trajectory import Dataset
@@ -128,7 +127,9 @@ class Bench:
             ledger = self._ledger(tier.model)
             if tier.name not in ledger.given:
                 ledger.begun.add(tier.name)
-                while (agents := self._search(ledger, tier).next_phase()) is not None:
+                while (
+                    agents := search_of(ledger.phases, tier, self._settings).next_phase()
+                ) is not None:
                     await self._phase(ledger, agents)
                 ledger.given[tier.name] = self._capacity(ledger, tier)
                 self._save()
@@ -143,19 +144,19 @@ class Bench:
             for ledger in self._ledgers.values()
             for tier in ledger.spec.tiers
             if (given := ledger.given.get(tier.name)) is not None
-            and (now := self._capacity(ledger, tier)).agents != given.agents
+            and contradicts(now := self._capacity(ledger, tier), given)
         )
 
-    def _search(self, ledger: _Ledger, tier: SLOTier) -> CapacitySearch:
-        """Return a search that knows every phase so far, for whatever tier it was measured."""
-        search = CapacitySearch(
-            start_agents=self._settings.start_agents,
-            max_agents=self._settings.max_agents,
-            resolution=self._settings.resolution,
-        )
-        for phase in ledger.phases:
-            search.record(phase.agents, phase.verdict(tier.name).outcome)
-        return search
+    def _next_phase(self, ledger: _Ledger, tier: SLOTier) -> int | None:
+        return search_of(ledger.phases, tier, self._settings).next_phase()
+
+    def _capacity(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
+        return capacity_of(ledger.phases, tier, self._settings, self._system)
+
+    def _answer(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
+        """Return what a test was told, unless a later phase contradicts it, or how far we are."""
+        given, now = ledger.given.get(tier.name), self._capacity(ledger, tier)
+        return now if given is None or contradicts(now, given) else given
 
     async def close(self) -> None:
         """Stop the load processes; what was measured is on disk already."""
@@ -192,6 +193,8 @@ class Bench:
                 losses=self._dataset.losses,
             )
             self._ledgers[model] = _Ledger(spec=spec, plan=plan, dataset=dataset)
+            for loss in self._dataset.losses:
+                self._say(model, f"dataset: {loss}")
             if plan.cut_turns:
                 self._say(
                     model,
@@ -262,9 +265,9 @@ class Bench:
         return await run.measure(number=number, agents=agents, workers=workers)
 
     def _marks(self, spec: ModelSpec) -> Marks:
-        by_limit = any("first_chunk" in x.metric for t in spec.tiers for x in t.limits)
         return Marks(
-            first_chunk_judged=by_limit or self._settings.speed == "first-chunk",
+            max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
+            first_chunk_judged=self._settings.speed == "first-chunk" or spec.limits_first_chunk,
             shared_system_prompt=self._settings.salt == "two-level",
             max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
             max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
@@ -292,62 +295,13 @@ class Bench:
             tokenizer=self._settings.tokenizer,
         )
 
-    def _capacity(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
-        found = self._search(ledger, tier).result()
-        passing = _phase_of(ledger, tier, found.agents, "pass")
-        failing = _phase_of(ledger, tier, found.first_failing, "fail")
-        missed = (
-            [f.limit for f in failing.verdict(tier.name).findings if not f.met] if failing else []
-        )
-        power = passing.power if passing else None
-        throughput = passing.metrics.throughput_tok_per_s if passing else None
-        mean_w, reason = self._mean_power(power)
-        answered = found.status not in {"invalid", "open"}
-        capacity = Capacity(
-            model=tier.model,
-            tier=tier.name,
-            agents=found.agents,
-            status=found.status,
-            first_failing=found.first_failing,
-            limited_by=tuple(missed) or (("search limit",) if found.status == "at-limit" else ()),
-            passing_phase=passing.number if passing else None,
-            failing_phase=failing.number if failing else None,
-            passes_above_failure=found.passes_above_failure,
-            throughput_tok_per_s=throughput,
-            mean_power_w=mean_w,
-            per=normalize(
-                found.agents if answered else None,
-                self._system,
-                mean_power_w=mean_w,
-                power_reason=reason,
-            ),
-            throughput_per=normalize(
-                throughput if answered else None,
-                self._system,
-                mean_power_w=mean_w,
-                power_reason=reason,
-            ),
-        )
-        invalid = [p for p in ledger.phases if p.verdict(tier.name).outcome == "invalid"]
-        text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
-        return replace(capacity, explanation=text)
-
-    def _mean_power(self, power: Power | None) -> tuple[float | None, str | None]:
-        """Return watts, or why there are none: other devices than the declared are no answer."""
-        if power is None:
-            return None, "no passing phase"
-        declared = self._system.accelerators if self._system else None
-        if power.mean_w is not None and declared not in {None, power.devices}:
-            return None, f"the meter reads {power.devices} devices, {declared} are declared"
-        return power.mean_w, power.reason
-
     def _save(self) -> None:
         ledgers = self._ledgers.values()
         self._folder.update(
             models=tuple(self._model_run(ledger) for ledger in ledgers),
             phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
             capacities=tuple(
-                self._capacity(x, t) for x in ledgers for t in x.spec.tiers if t.name in x.begun
+                self._answer(x, t) for x in ledgers for t in x.spec.tiers if t.name in x.begun
             ),
         )
 
@@ -362,19 +316,6 @@ class Bench:
 
     def _say(self, model: str, text: str) -> None:
         self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
-
-
-def _phase_of(
-    ledger: _Ledger, tier: SLOTier, agents: int | None, outcome: str
-) -> PhaseResult | None:
-    return next(
-        (
-            p
-            for p in ledger.phases
-            if p.agents == agents and p.verdict(tier.name).outcome == outcome
-        ),
-        None,
-    )
 
 
 def _outcome(phase: PhaseResult) -> str:

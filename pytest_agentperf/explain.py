@@ -45,6 +45,8 @@ def explain_capacity(
         *_bracket("largest passing", passing, tier.name),
         *_bracket("smallest failing", failing, tier.name),
     ]
+    if capacity.status == "at-limit" and capacity.agents < tier.min_agents:
+        lines.append("the search was not allowed further: raise --agentperf-max-agents")
     lines += [
         f"invalid phase {p.number}, {p.agents} agents: {'; '.join(p.verdict(tier.name).reasons)}"
         for p in invalid

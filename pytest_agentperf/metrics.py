@@ -66,6 +66,8 @@ class Metrics:
     """The judged one: by usage, unless the settings ask for the first-chunk variant."""
     usage_speed_tok_per_s: Distribution | None
     first_chunk_speed_tok_per_s: Distribution | None
+    uncounted_first_chunks: int
+    """Answers with an output speed whose first chunk's tokens nothing told."""
     unbundled_speed_tok_per_s: Distribution | None
     """Output speed without the answers of which one read brought more than half."""
     e2e_s: Distribution | None
@@ -228,6 +230,9 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         output_speed_tok_per_s=first_chunk if speed == "first-chunk" else usage,
         usage_speed_tok_per_s=usage,
         first_chunk_speed_tok_per_s=first_chunk,
+        uncounted_first_chunks=sum(
+            s is not None and t.error is None and t.first_chunk_tokens is None for t, s in by_usage
+        ),
         unbundled_speed_tok_per_s=distribution(_known(s for t, s in by_usage if not is_bundled(t))),
         e2e_s=distribution(map(e2e_s, inside)),
         isl_tokens=distribution(_known(t.isl_tokens for t in answered)),

@@ -265,8 +265,9 @@ class PhaseRun:
         return (
             opens_ns is not None
             and (now_ns - opens_ns) / 1e9 >= self._settings.min_steady_s
-            and state.failed >= _LEAST_FAILED
-            and state.failed > (share if overdue else max(share, _MANY_FAILED)) * state.ended
+            and state.failed_in_window >= _LEAST_FAILED
+            and state.failed_in_window
+            > (share if overdue else max(share, _MANY_FAILED)) * state.ended_in_window
         )
 
     def _progress(self, state: PhaseState, missing: Iterable[str], elapsed_s: float) -> str:

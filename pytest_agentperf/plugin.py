@@ -45,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("agentperf", "capacity of an inference endpoint (pytest-agentperf)")
     for knob in knobs():
         default = "" if knob.default in (None, ()) else f" (default: {knob.default})"
+        if knob.metadata["choices"]:
+            default = f" ({', '.join(knob.metadata['choices'])}; default: {knob.default})"
         many = knob.default == ()
         group.addoption(
             option_name(knob.name),

@@ -90,6 +90,13 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
             f"endpoint {info.url} reports no usage when stream_options.include_usage is set: "
             "tokens cannot be counted; make it report usage, or give --agentperf-tokenizer FOLDER"
         )
+    first_chunk_judged = settings.speed == "first-chunk" or spec.limits_first_chunk
+    if first_chunk_judged and answer.first_chunk_tokens is None and settings.tokenizer is None:
+        raise EndpointError(
+            f"endpoint {info.url} does not tell how many tokens its first chunk holds, and a tier "
+            "is judged by first-chunk speed; give --agentperf-tokenizer FOLDER, or make it report "
+            "usage on every chunk"
+        )
 
 
 def open_meter(name: str, endpoint: str) -> Meter | None:

@@ -94,6 +94,12 @@ class ModelSpec:
     reasoning_field: str = "reasoning_content"
     """Message field in which recorded reasoning goes back to the server."""
 
+    @property
+    def limits_first_chunk(self) -> bool:
+        """Tell whether any tier has a limit on the first-chunk speed."""
+        names = {limit.metric for tier in self.tiers for limit in tier.limits}
+        return "first_chunk_speed_tok_per_s" in names
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

@@ -34,6 +34,9 @@ class PhaseState:
         self.ended = 0
         """Requests that have ended, failed ones included."""
         self.failed = 0
+        self.ended_in_window = 0
+        """Of those, the ones sent after the window opened: what was before decides nothing."""
+        self.failed_in_window = 0
         self.failed_in_a_row = 0
         """Failures since the last answer; a timeout is slowness, and counts for neither."""
         self._began_ns: int | None = None
@@ -52,6 +55,9 @@ class PhaseState:
     def turn(self, record: TurnRecord) -> None:
         """A request has ended."""
         self.ended += 1
+        if self.opens_ns is not None and record.sent_ns >= self.opens_ns:
+            self.ended_in_window += 1
+            self.failed_in_window += record.error is not None
         if record.error is not None:
             self.failed += 1
             self.failed_in_a_row += not record.error.startswith("timeout")

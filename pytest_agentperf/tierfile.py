@@ -169,9 +169,8 @@ def _tier(entry: object, model: str, where: str) -> SLOTier:
 def _limit(key: str, value: object, where: str) -> Limit:
     metric, _, statistic = key.partition(".")
     if metric not in HIGHER_IS_BETTER:
-        raise ConfigError(
-            f"{where}: unknown metric {metric!r}{did_you_mean(metric, HIGHER_IS_BETTER)}"
-        )
+        known = (*HIGHER_IS_BETTER, *_SHORT)
+        raise ConfigError(f"{where}: unknown metric {metric!r}{did_you_mean(metric, known)}")
     if statistic not in STATISTICS:
         raise ConfigError(
             f"{where}: {key!r} names no statistic{did_you_mean(statistic, STATISTICS)}"

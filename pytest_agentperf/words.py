@@ -96,4 +96,11 @@ def apart(observed: float | None, bound: float) -> str:
     if math.isinf(observed):
         return "∞"
     texts = (f"{observed:.{digits}g}" for digits in (3, 4, 6, 9, 12))
-    return next((f"{float(t):,.12g}" for t in texts if float(t) != bound), repr(observed))
+    told = (
+        t for t in texts if float(t) == observed or _side(float(t), bound) == _side(observed, bound)
+    )
+    return next((f"{float(t):,.12g}" for t in told), repr(observed))
+
+
+def _side(value: float, bound: float) -> int:
+    return (value > bound) - (value < bound)

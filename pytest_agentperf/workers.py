@@ -103,9 +103,12 @@ class WorkerPool:
         await self._until_ready(max(0, workers - first))
 
     async def _until_ready(self, processes: int) -> None:
-        for _ in range(processes):
-            if not isinstance(await self.report(timeout_s=_READY_S), Ready):
+        ready = 0
+        while ready < processes:
+            report = await self.report(timeout_s=_READY_S)
+            if report is None:
                 raise LoadError(f"a load process was not ready after {_READY_S:.0f} s")
+            ready += isinstance(report, Ready)
 
     async def close_window(self, at_ns: int) -> None:
         """Tell the processes of the phase that the window has closed."""
@@ -139,6 +142,7 @@ class WorkerPool:
     async def close(self) -> None:
         """End all processes."""
         children, self._children, self._busy = self._children, [], 0
+        self._reports = asyncio.Queue()  # before the first await: the old ones end into theirs
         for child in children:
             if child.process.stdin is not None:
                 child.process.stdin.close()
@@ -149,7 +153,6 @@ class WorkerPool:
                 child.process.kill()
                 await child.process.wait()
             await child.listening
-        self._reports = asyncio.Queue()
 
     async def _spawn(self, number: int) -> _Child:
         process = await asyncio.create_subprocess_exec(

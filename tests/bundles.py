@@ -276,6 +276,7 @@ def _metrics(seen: _Seen, error: str) -> Metrics:
         ttft_s=_around(requests, 0.4, seen.ttft_s),
         output_speed_tok_per_s=speed,
         usage_speed_tok_per_s=speed,
+        uncounted_first_chunks=0,
         first_chunk_speed_tok_per_s=replace(speed, p25=seen.speed * 0.99),
         unbundled_speed_tok_per_s=replace(speed, n=answered - 40, p25=seen.speed * 0.97),
         e2e_s=_around(answered, 2.5, 21.75),

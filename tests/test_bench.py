@@ -96,6 +96,16 @@ def test_an_answer_that_a_later_phase_contradicts_is_revised(bench: Bench) -> No
     assert (kept.agents, kept.passes_above_failure, kept.status) == (0, (16,), "open")
 
 
+def test_a_later_pass_above_an_answer_changes_nothing(bench: Bench) -> None:
+    _add(bench, 8, ttft_s=1.0)
+    _add(bench, 9, ttft_s=3.0)
+    given = asyncio.run(bench.capacity(TIER))
+    _add(bench, 12, ttft_s=1.0)
+    assert bench.revised == ()
+    bench._save()
+    assert bench._folder.bundle.capacities == (given,)
+
+
 def test_an_unknown_model_is_named_with_its_neighbour(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="no model of this run is called 'n'; known: m"):
         asyncio.run(bench.measure(1, model="n"))

@@ -16,10 +16,14 @@ line wins over the ini file, and both over the mode. In a checkout, and in the s
 """
 
 
+def _choices(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
+
+
 def page() -> str:
     rows = [
         f"| `{option_name(k.name)}` | {'' if k.default in (None, ()) else k.default} "
-        f"| {SMOKE.get(k.name, '')} | {k.metadata['help']} |"
+        f"| {SMOKE.get(k.name, '')} | {k.metadata['help']}{_choices(k.metadata['choices'])} |"
         for k in knobs()
     ]
     return HEAD + "\n".join(rows) + "\n"

@@ -137,3 +137,17 @@ def test_no_floors_are_met_at_once():
     none = Floors(min_trajectories=0, min_trajectories_per_agent=0, min_steady_s=0.0)
     state = two_agents(floors=none, completed=(0, 0), settle_s=0.0)
     assert (state.opens_ns, state.missing(ns(20)), state.left_s(ns(20))) == (ns(20), (), 0)
+
+
+def test_failures_before_the_window_are_not_the_windows():
+    state = PhaseState(
+        agents=1,
+        settle_s=10.0,
+        floors=Floors(min_trajectories=0, min_trajectories_per_agent=0, min_steady_s=0.0),
+    )
+    state.started({0: ns(100)})
+    state.turn(request(sent_s=109.9, error="HTTP 503"))
+    state.turn(request(sent_s=110.0, error="HTTP 503"))
+    state.turn(request(sent_s=111.0))
+    assert (state.failed, state.ended) == (2, 3)
+    assert (state.failed_in_window, state.ended_in_window) == (1, 2)

@@ -212,7 +212,7 @@ class TestTierOption:
                 "x:ttft>=5",
                 "--tier 'x:ttft>=5': ttft_s is a limit with <=, got >=",
             ),
-            ("x:sped>=5", "--tier 'x:sped>=5': unknown metric 'sped'; known: e2e_s, first_chunk_"),
+            ("x:sped>=5", "--tier 'x:sped>=5': unknown metric 'sped'; did you mean 'speed'?"),
             (":speed>=5", "--tier ':speed>=5': tier name ''; use letters, digits, '-', '_'"),
             ("x:speed>=nan", "--tier 'x:speed>=nan': output_speed_tok_per_s.p25: expected a num"),
         ],

@@ -85,7 +85,13 @@ def test_failures_need_no_count():
 
 
 def test_failures_that_decide_alone_need_no_floors():
-    assert missed(measurement([], floors_met=False, failed_out=True)) == []
+    failed = metrics(request(), request(error="x"), in_flight=0.5)
+    assert missed(measurement([], floors_met=False, failed_out=True), failed) == []
+
+
+def test_failures_before_the_window_excuse_no_floors():
+    (found,) = missed(measurement([], floors_met=False, failed_out=True))
+    assert (found.name, found.invalidates) == ("floors met", True)
 
 
 def test_more_requests_in_flight_than_agents_invalidate():
@@ -103,7 +109,7 @@ def test_dead_connections_are_warned_of():
 def test_a_judged_first_chunk_must_be(counted: bool):  # noqa: FBT001 a parameter
     found = metrics(request(first_chunk_tokens=1 if counted else None))
     checks = check(measurement([]), found, replace(MARKS, first_chunk_judged=True))
-    assert [c.name for c in checks if not c.ok] == ([] if counted else ["first chunks counted"])
+    assert [c.name for c in checks if not c.ok] == ([] if counted else ["first chunks not counted"])
 
 
 def test_a_shared_system_prompt_is_cached_on_purpose():

@@ -1,0 +1,97 @@
+"""What the phases so far say of a tier: which to measure next, and the capacity found."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.explain import explain_capacity
+from pytest_agentperf.normalize import Capacity, System, normalize
+from pytest_agentperf.power import Power
+from pytest_agentperf.search import CapacitySearch, SearchResult
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import SLOTier
+
+__all__ = ["capacity_of", "contradicts", "search_of"]
+
+
+def search_of(phases: Sequence[PhaseResult], tier: SLOTier, settings: Settings) -> CapacitySearch:
+    """Return a search that knows every phase, for whatever tier it was measured."""
+    search = CapacitySearch(
+        start_agents=settings.start_agents,
+        max_agents=settings.max_agents,
+        resolution=settings.resolution,
+    )
+    for phase in phases:
+        search.record(phase.agents, phase.verdict(tier.name).outcome)
+    return search
+
+
+def capacity_of(
+    phases: Sequence[PhaseResult], tier: SLOTier, settings: Settings, system: System | None
+) -> Capacity:
+    """Return what a tier carries by these phases, normalised and explained.
+
+    Args:
+        phases: all phases of the tier's model.
+        tier: the tier.
+        settings: where the search starts and ends.
+        system: what was measured, as declared; ``None`` when it was not.
+    """
+    found = search_of(phases, tier, settings).result()
+    passing = _phase_of(phases, tier, found.agents, "pass")
+    failing = _phase_of(phases, tier, found.first_failing, "fail")
+    throughput = passing.metrics.throughput_tok_per_s if passing else None
+    mean_w, reason = _mean_power(passing.power if passing else None, system)
+    answered = found.status not in {"invalid", "open"}
+    capacity = Capacity(
+        model=tier.model,
+        tier=tier.name,
+        agents=found.agents,
+        status=found.status,
+        first_failing=found.first_failing,
+        limited_by=_limited_by(found, failing, tier),
+        passing_phase=passing.number if passing else None,
+        failing_phase=failing.number if failing else None,
+        passes_above_failure=found.passes_above_failure,
+        throughput_tok_per_s=throughput,
+        mean_power_w=mean_w,
+        per=normalize(
+            found.agents if answered else None, system, mean_power_w=mean_w, power_reason=reason
+        ),
+        throughput_per=normalize(
+            throughput if answered else None, system, mean_power_w=mean_w, power_reason=reason
+        ),
+    )
+    invalid = [p for p in phases if p.verdict(tier.name).outcome == "invalid"]
+    text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
+    return replace(capacity, explanation=text)
+
+
+def contradicts(now: Capacity, given: Capacity) -> bool:
+    """Tell whether a number that was given as carried, or a smaller one, has failed since."""
+    return now.first_failing is not None and now.first_failing <= given.agents
+
+
+def _limited_by(found: SearchResult, failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:
+    if failing is not None:
+        return tuple(f.limit for f in failing.verdict(tier.name).findings if not f.met)
+    return ("search limit",) if found.status == "at-limit" else ()
+
+
+def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:
+    """Return watts, or why there are none: other devices than the declared are no answer."""
+    if power is None:
+        return None, "no passing phase"
+    declared = system.accelerators if system else None
+    if power.mean_w is not None and declared not in {None, power.devices}:
+        return None, f"the meter reads {power.devices} devices, {declared} are declared"
+    return power.mean_w, power.reason
+
+
+def _phase_of(
+    phases: Sequence[PhaseResult], tier: SLOTier, agents: int | None, outcome: str
+) -> PhaseResult | None:
+    return next(
+        (p for p in phases if p.agents == agents and p.verdict(tier.name).outcome == outcome),
+        None,
+    )
