@@ -127,9 +127,7 @@ class Bench:
             ledger = self._ledger(tier.model)
             if tier.name not in ledger.given:
                 ledger.begun.add(tier.name)
-                while (
-                    agents := search_of(ledger.phases, tier, self._settings).next_phase()
-                ) is not None:
+                while (agents := self._next_phase(ledger, tier)) is not None:
                     await self._phase(ledger, agents)
                 ledger.given[tier.name] = self._capacity(ledger, tier)
                 self._save()
