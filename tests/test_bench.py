@@ -106,6 +106,15 @@ def test_a_later_pass_above_an_answer_changes_nothing(bench: Bench) -> None:
     assert bench._folder.bundle.capacities == (given,)
 
 
+def test_a_later_failure_above_an_answer_changes_nothing(bench: Bench) -> None:
+    _add(bench, 16, ttft_s=1.0)
+    given = asyncio.run(bench.capacity(TIER))
+    _add(bench, 20, ttft_s=3.0)
+    assert bench.revised == ()
+    bench._save()
+    assert bench._folder.bundle.capacities == (given,)
+
+
 def test_an_unknown_model_is_named_with_its_neighbour(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="no model of this run is called 'n'; known: m"):
         asyncio.run(bench.measure(1, model="n"))
