@@ -126,9 +126,10 @@ class AnswerReader:
         self._decode = msgspec.json.Decoder(_Chunk, strict=False).decode
         self._first_byte_ns: int | None = None
         self._token_ns: list[int] = []
-        self._chars: dict[int, int] = {}
-        """Characters by index of the read that brought them."""
-        self._reads = 0
+        self._chars = 0
+        """Characters of all reads before the last one."""
+        self._read_chars = 0
+        self._largest_read_chars = 0
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._tools: list[str] = []
@@ -143,7 +144,7 @@ class AnswerReader:
         """Take the bytes of one read."""
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
-        self._reads += 1
+        self._end_read()
         for event in self._sse.feed(data):
             self._event(at_ns, event)
 
@@ -152,12 +153,13 @@ class AnswerReader:
         last_ns = raw.reads[-1][0] if raw.reads else raw.end_ns
         for event in self._sse.close():
             self._event(last_ns, event)
-        total = sum(self._chars.values())
+        self._end_read()
+        chars = self._chars
         return Answer(
             first_byte_ns=self._first_byte_ns,
             token_ns=tuple(self._token_ns),
             first_chunk_tokens=self._first_chunk(),
-            largest_read_ratio=max(self._chars.values()) / total if total else None,
+            largest_read_ratio=self._largest_read_chars / chars if chars else None,
             usage=self._usage,
             first_text=self._first_text,
             reasoning="".join(self._reasoning),
@@ -167,6 +169,11 @@ class AnswerReader:
             finish_reason=self._finish_reason,
             error=raw.error or self._failure(raw),
         )
+
+    def _end_read(self) -> None:
+        self._chars += self._read_chars
+        self._largest_read_chars = max(self._largest_read_chars, self._read_chars)
+        self._read_chars = 0
 
     def _failure(self, raw: RawAnswer) -> str | None:
         if raw.status != _OK:
@@ -188,55 +195,64 @@ class AnswerReader:
         return 1 if told and told == len(self._token_ns) else None
 
     def _event(self, at_ns: int, data: bytes) -> None:
-        if data.strip() == b"[DONE]":
-            return
         try:
             chunk = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as broken:
-            self._error = self._error or f"malformed event: {broken}"
+            if data.strip() != b"[DONE]":
+                self._error = self._error or f"malformed event: {broken}"
             return
         if chunk.error is not None:
             self._error = self._error or f"error in stream: {_message(data)}"
             return
-        bears = [self._choice(choice) for choice in chunk.choices or ()]
-        self._usage = chunk.usage or self._usage
-        if any(bears):
+        chars = self._choices(chunk.choices) if chunk.choices else 0
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chars:
             if not self._token_ns and chunk.usage is not None:
                 # 0 beside a token is a server that counts only at the end.
                 self._first_chunk_tokens = _count(chunk.usage.completion_tokens) or None
+            self._read_chars += chars
             self._token_ns.append(at_ns)
 
-    def _choice(self, choice: _Choice) -> bool:
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        return choice.delta is not None and self._delta(choice.delta)
+    def _choices(self, choices: list[_Choice]) -> int:
+        """Keep what the choices bring; return the characters."""
+        chars = 0
+        for choice in choices:
+            if choice.finish_reason:
+                self._finish_reason = choice.finish_reason
+            if choice.delta is not None:
+                chars += self._delta(choice.delta)
+        return chars
 
-    def _delta(self, delta: _Delta) -> bool:
+    def _delta(self, delta: _Delta) -> int:
+        """Keep the text of one delta; return its characters."""
         # Both names with the same text are one text, sent twice for old clients.
-        thought = delta.reasoning or delta.reasoning_content or _details(delta.reasoning_details)
+        thought = delta.reasoning or delta.reasoning_content or ""
+        if delta.reasoning_details and not thought:
+            thought = _details(delta.reasoning_details)
         said = delta.content or delta.refusal or ""
-        called = ""
-        for call in delta.tool_calls or ():
-            if call.function is not None:
-                self._calls += bool(call.function.name)
-                called += (call.function.name or "") + (call.function.arguments or "")
-        for text, channel in (
-            (thought, self._reasoning),
-            (said, self._content),
-            (called, self._tools),
-        ):
-            if text:
-                channel.append(text)
-        chars = len(thought) + len(said) + len(called)
-        if not chars:
-            return False
+        called = self._called(delta.tool_calls) if delta.tool_calls else ""
+        if thought:
+            self._reasoning.append(thought)
+        if said:
+            self._content.append(said)
+        if called:
+            self._tools.append(called)
         if not self._token_ns:
             self._first_text += thought + said + called
-        self._chars[self._reads] = self._chars.get(self._reads, 0) + chars
-        return True
+        return len(thought) + len(said) + len(called)
+
+    def _called(self, calls: list[_ToolCall]) -> str:
+        pieces: list[str] = []
+        for call in calls:
+            if call.function is not None:
+                self._calls += bool(call.function.name)
+                pieces += (call.function.name or "", call.function.arguments or "")
+        return "".join(pieces)
 
 
-def _details(details: list[_Detail] | None) -> str:
-    return "".join(d.text or d.summary or "" for d in details or ())
+def _details(details: list[_Detail]) -> str:
+    return "".join(d.text or d.summary or "" for d in details)
 
 
 def _message(body: bytes) -> str:

@@ -16,6 +16,11 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take bytes and return the payload of every event that they complete."""
+        if not (self._rest or self._data or self._after_cr) and _is_one_event(chunk):
+            return [chunk[6:-2]]
+        return self._feed_lines(chunk)
+
+    def _feed_lines(self, chunk: bytes) -> list[bytes]:
         if self._after_cr and chunk:
             # The last chunk ended in CR: a leading LF belongs to that same line end.
             chunk = chunk.removeprefix(b"\n")
@@ -46,3 +51,13 @@ class SSEDecoder:
         self._rest = b""
         data, self._data = self._data, []
         return [b"\n".join(data)] if data else []
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    """Tell whether a read is one whole event of one line, as most servers send them."""
+    return (
+        chunk.startswith(b"data: ")
+        and chunk.endswith(b"\n\n")
+        and chunk.find(b"\n") == len(chunk) - 2
+        and b"\r" not in chunk
+    )
