@@ -1,314 +1,281 @@
+from collections import Counter
 from dataclasses import replace
-from typing import Any
+from math import inf
 
 import pytest
 
-from pytest_agentperf.sim.engine import (
-    Emission,
-    Engine,
-    EngineConfig,
-    Request,
-    StepResult,
-    count_tokens,
-    parse_config,
-    prefix_blocks,
-)
+from pytest_agentperf.sim.config import EngineConfig
+from pytest_agentperf.sim.engine import Engine
+from pytest_agentperf.sim.sequence import Counters
+from tests.engines import TOY, at_once, request, run, seconds, toy
 
-CONFIG = EngineConfig(
-    max_sequences=4,
-    max_step_tokens=100,
-    tokens_per_step=1,
-    context_limit_tokens=960,
-    kv_capacity_tokens=1024,  # 16 blocks
-    step_overhead_s=1.0,
-    decode_s_per_sequence=0.1,
-    decode_s_per_context_token=0.001,
-    prefill_s_per_token=0.01,
+LARGE = EngineConfig(
+    max_sequences=16,
+    max_step_tokens=400_000,
+    acceptance=(),
+    step_overhead_s=0.001,
+    sequence_overhead_s=0.0001,
+    memory_bytes_per_s=1e12,
+    dense_bytes=1e10,  # 10 ms
+    kv_read_bytes_per_token=1e6,  # 0.001 ms
+    flops_per_s=1e13,
+    flops_per_token=1e9,  # 0.1 ms
+    attention_flops_per_pair=1e4,  # 1 ns
 )
 
 
-def config(**changes: Any) -> EngineConfig:
-    return replace(CONFIG, **changes)
+class TestLargeModel:
+    """The numbers of a large model, worked by hand.
 
+    1 ms a step, 0.1 ms a sequence, 10 ms weights, 0.001 ms for each token of context that is read,
+    0.1 ms for each token that is computed, 1 ns a pair.
+    """
 
-def request(
-    name: str, prompt_tokens: int, osl_tokens: int = 1, blocks: tuple[bytes, ...] = ()
-) -> Request:
-    return Request(id=name, prompt_tokens=prompt_tokens, osl_tokens=osl_tokens, blocks=blocks)
+    @pytest.mark.parametrize(
+        ("sequences", "context_tokens", "expected_s"),
+        [
+            pytest.param(1, 1_000, 0.0121, id="1 + 0.1 + 10 + 1 ms"),
+            pytest.param(4, 10_000, 0.0514, id="1 + 0.4 + 10 + 40 ms"),
+            pytest.param(16, 25_000, 0.4126, id="1 + 1.6 + 10 + 400 ms"),
+        ],
+    )
+    def test_decode(self, sequences: int, context_tokens: int, expected_s: float):
+        engine = Engine(LARGE)
+        for number in range(sequences):
+            engine.submit(request(str(number), context_tokens - 1, 3))
+        prefill = engine.advance(0.0, 0.0)
+        assert prefill is not None
+        decode = engine.advance(prefill.end_s, prefill.end_s)
+        assert decode is not None
+        assert len(decode.gains) == sequences
+        assert decode.end_s - prefill.end_s == pytest.approx(expected_s)
 
+    def test_a_prompt_of_27k_alone(self):
+        seen = run(Engine(LARGE), at_once(request("a", 27_000)))
+        # 0.001 + 27,000 x 0.1 ms + 27,000 x 27,001 / 2 = 364,513,500 pairs of 1 ns
+        assert seen.times_s("a") == seconds(3.0655135)
 
-def emission(name: str, *, tokens: int = 1, cached: int = 0, finished: bool = False) -> Emission:
-    return Emission(request_id=name, tokens=tokens, cached_tokens=cached, finished=finished)
-
-
-def run_until_idle(engine: Engine, now_s: float = 0.0) -> list[tuple[float, Emission]]:
-    """Step until nothing is left; each emission stands beside the end of its step."""
-    seen: list[tuple[float, Emission]] = []
-    while engine.busy:
-        now_s = engine.next_start_s(now_s)
-        result = engine.step(now_s)
-        now_s += result.duration_s
-        seen += [(now_s, each) for each in result.emissions]
-    return seen
-
-
-def cached_tokens(engine: Engine, text: bytes) -> int:
-    """Run one request of one token and tell how much of its prompt was in the cache."""
-    engine.submit(request("probe", count_tokens(text), blocks=prefix_blocks(text)), 0.0)
-    return run_until_idle(engine)[-1][1].cached_tokens
-
-
-def text_of(blocks: str) -> bytes:
-    """One block of 64 tokens for each letter, and one token more."""
-    return b"".join(letter.encode() * 256 for letter in blocks) + b"tail"
+    def test_a_prompt_of_27k_in_chunks_beside_16_decodes(self):
+        engine = Engine(replace(LARGE, max_sequences=17, max_step_tokens=16_016))
+        decodes = [request(str(number), 999, 9) for number in range(16)]
+        # The 16 prompts: 15,984 tokens: 0.001 + 1.5984 + 16 x 999 x 1,000 / 2 = 7,992,000 pairs
+        first_s = 1.607392
+        seen = run(engine, [*at_once(*decodes), (1.0, request("long", 27_000))])
+        # 16,016 - 16 decodes = 16,000 tokens of it:
+        #   0.001 + 16 x 0.0001                          = 0.0026
+        #   16,016 tokens                                = 1.6016
+        #   16,000 x 16,001 / 2 pairs of the chunk       = 0.128008
+        #   16 x 1,000 pairs of the decodes              = 0.000016
+        second_s = first_s + 1.732224
+        # the other 11,000:
+        #   overheads again                              = 0.0026
+        #   11,016 tokens                                = 1.1016
+        #   11,000 x 16,000 + 11,000 x 11,001 / 2 pairs  = 0.2365055
+        #   16 x 1,001 pairs                             = 0.000016016
+        third_s = second_s + 1.340721516
+        assert seen.ends_s[:3] == seconds(first_s, second_s, third_s)
+        assert seen.times_s("long") == seconds(third_s)
+        assert seen.times_s("0")[:3] == seconds(first_s, second_s, third_s)
 
 
 class TestStepTime:
     def test_an_idle_engine_has_nothing_to_do(self):
-        engine = Engine(CONFIG)
+        engine = Engine(TOY)
         assert not engine.busy
-        assert engine.step(0.0) == StepResult(duration_s=0.0, emissions=())
+        assert engine.advance(0.0, inf) is None
 
-    def test_a_prefill_step_emits_the_first_token(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 50, 3), 0.0)
-        result = engine.step(0.0)
-        assert result.duration_s == pytest.approx(1.5)  # 1 + 50 x 0.01
-        assert result.emissions == (emission("a"),)
+    def test_the_step_that_computes_the_prompt_brings_the_first_token(self):
+        seen = run(Engine(TOY), at_once(request("a", 50)))
+        assert seen.tokens["a"] == [(pytest.approx(1.5), 1)]  # 1 + 50 x 0.01
 
     def test_decode_steps_grow_with_the_context(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 50, 3), 0.0)
-        engine.step(0.0)
-        # 1 + 1 x 0.1 + 51 x 0.001 (50 of the prompt and 1 generated), then 52
-        assert engine.step(1.5).duration_s == pytest.approx(1.151)
-        last = engine.step(2.651)
-        assert last.duration_s == pytest.approx(1.152)
-        assert last.emissions == (emission("a", finished=True),)
-        assert not engine.busy
+        seen = run(Engine(TOY), at_once(request("a", 50, 3)))
+        # 1.5, then 1 + 0.1 + 51 x 0.001 (50 of the prompt and 1 generated), then with 52
+        assert seen.times_s("a") == seconds(1.5, 2.651, 3.803)
+        assert seen.finished == ["a"]
 
     def test_a_long_prompt_is_computed_in_chunks(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 250), 0.0)
-        results = [engine.step(0.0) for _ in range(3)]
-        # chunks of 100, 100 and 50
-        assert [each.duration_s for each in results] == pytest.approx([2.0, 2.0, 1.5])
-        assert [each.emissions for each in results] == [(), (), (emission("a", finished=True),)]
+        seen = run(Engine(TOY), at_once(request("a", 250)))
+        assert seen.ends_s == seconds(2.0, 4.0, 5.5)  # chunks of 100, 100 and 50
+        assert seen.times_s("a") == seconds(5.5)
+
+    def test_each_prompt_token_attends_to_itself_and_all_before(self):
+        # Only pairs cost something: 0.01 s each
+        config = toy(
+            max_step_tokens=4,
+            flops_per_token=1e-9,
+            attention_flops_per_pair=1.0,
+            kv_read_bytes_per_token=0.0,
+        )
+        seen = run(Engine(config), at_once(request("a", 7)))
+        # 1 + 2 + 3 + 4 = 10 pairs, then 5 + 6 + 7 = 18
+        assert seen.ends_s == seconds(1.10, 2.28)
 
     def test_decoders_and_a_chunk_share_a_step(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 20, 9), 0.0)
-        engine.step(0.0)
-        engine.submit(request("b", 150), 1.2)
-        result = engine.step(1.2)
-        # 100 - 1 for the decoder = 99 of b: 1 + 0.1 + 21 x 0.001 + 99 x 0.01
-        assert result.duration_s == pytest.approx(2.111)
-        assert result.emissions == (emission("a"),)
-        # the other 51 of b: 1 + 0.1 + 22 x 0.001 + 51 x 0.01
-        assert engine.step(3.311).duration_s == pytest.approx(1.632)
+        arrivals = [(0.0, request("a", 20, 9)), (1.0, request("b", 150))]
+        seen = run(Engine(TOY), arrivals)
+        # 1 + 0.2; 100 - 1 for a leaves 99 of b: 1 + 0.1 + 1.00; the other 51: 1 + 0.1 + 0.52
+        assert seen.ends_s[:3] == seconds(1.2, 3.3, 4.92)
+        assert seen.times_s("b") == seconds(4.92)
+
+    def test_drafts_take_part_in_the_token_budget(self):
+        config = toy(acceptance=(1.0, 1.0, 1.0))
+        seen = run(Engine(config), [(0.0, request("a", 20, 50)), (1.0, request("b", 150))])
+        # 1 + 0.2; 100 - 4 for a leaves 96 of b: 1 + 0.1 + 1.00; the other 54: 1 + 0.1 + 0.58
+        assert seen.ends_s[:3] == seconds(1.2, 3.3, 4.98)
+
+    def test_what_a_sequence_reads_whatever_its_context_is_read_for_prompts_too(self):
+        config = toy(kv_read_bytes_per_sequence=500.0)
+        seen = run(Engine(config), at_once(request("a", 10), request("b", 10)))
+        assert seen.ends_s == seconds(2.0)  # 1 + 2 x 0.5, more than 20 x 0.01
 
     def test_two_short_prompts_share_a_step(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 30), 0.0)
-        engine.submit(request("b", 40), 0.0)
-        result = engine.step(0.0)
-        assert result.duration_s == pytest.approx(1.7)  # 1 + 70 x 0.01
-        assert [each.request_id for each in result.emissions] == ["a", "b"]
+        seen = run(Engine(TOY), at_once(request("a", 30), request("b", 40)))
+        assert seen.finished == ["a", "b"]
+        assert seen.ends_s == seconds(1.7)  # 1 + 70 x 0.01
 
-    def test_a_speculative_burst_is_one_emission_and_the_last_one_is_short(self):
-        engine = Engine(config(tokens_per_step=4))
-        engine.submit(request("a", 10, 11), 0.0)
-        seen = [each for _, each in run_until_idle(engine)]
-        assert [each.tokens for each in seen] == [1, 4, 4, 2]
-        assert [each.finished for each in seen] == [False, False, False, True]
+    def test_looking_ahead_ends_with_the_step_in_which_the_next_thing_happens(self):
+        engine = Engine(TOY)
+        engine.submit(request("a", 50, 100))
+        engine.advance(0.0, 0.0)
+        segment = engine.advance(1.5, 3.0)
+        assert segment is not None
+        # 1 + 0.1 + 0.051, and a second step, which begins at 2.651, before 3
+        assert segment.gains[0].ends_s == seconds(2.651, 3.803)
+        assert segment.gains[0].tokens == [2, 3]
+        assert segment.end_s == pytest.approx(3.803)
 
-    def test_a_burst_costs_no_more_than_one_token(self):
-        engine = Engine(config(tokens_per_step=4))
-        engine.submit(request("a", 10, 11), 0.0)
-        engine.step(0.0)
-        assert engine.step(1.1).duration_s == pytest.approx(1.111)  # 1 + 0.1 + 11 x 0.001
+    def test_a_step_that_would_begin_with_the_next_thing_waits_for_it(self):
+        engine = Engine(
+            toy(kv_read_bytes_per_token=0.0, sequence_overhead_s=0.0, step_overhead_s=0.99)
+        )
+        engine.submit(request("a", 1, 100))
+        engine.advance(0.0, 0.0)
+        segment = engine.advance(1.0, 4.0)  # of 1 s each: 1 to 2, 2 to 3, 3 to 4
+        assert segment is not None
+        assert segment.end_s == pytest.approx(4.0)
 
-
-class TestQueue:
-    def test_a_full_batch_makes_the_next_one_wait(self):
-        engine = Engine(config(max_sequences=1))
-        engine.submit(request("a", 10, 2), 0.0)
-        engine.submit(request("b", 10, 1), 0.0)
-        engine.step(0.0)
-        assert (engine.running, engine.waiting) == (1, 1)
-        # a: 1.1, then 1 + 0.1 + 0.011 more; b: 1.1 after that
-        assert [end for end, _ in run_until_idle(engine, 1.1)] == pytest.approx([2.211, 3.311])
-
-    def test_a_request_that_arrives_during_a_step_waits_for_its_end(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 10, 3), 0.0)
-        engine.submit(request("b", 10, 1), 0.5)
-        assert [each.request_id for each in engine.step(0.0).emissions] == ["a"]
-        assert [each.request_id for each in engine.step(1.1).emissions] == ["a", "b"]
-
-    def test_an_idle_server_starts_at_the_arrival(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 10), 7.0)
-        assert engine.next_start_s(3.0) == 7.0
-        assert engine.next_start_s(8.0) == 8.0
-
-    def test_a_head_without_room_blocks_those_behind_it(self):
-        engine = Engine(config(max_step_tokens=960))
-        engine.submit(request("a", 600, 10), 0.0)  # 10 of the 16 blocks
-        engine.submit(request("b", 600, 10), 0.0)
-        engine.submit(request("c", 10, 1), 0.0)
-        engine.step(0.0)
-        assert (engine.running, engine.waiting) == (1, 2)
-
-    @pytest.mark.parametrize(
-        ("prompt_tokens", "osl_tokens", "message"),
-        [
-            pytest.param(0, 1, "needs a prompt and an answer", id="no prompt"),
-            pytest.param(1, 0, "needs a prompt and an answer", id="no answer"),
-            pytest.param(960, 1, "961 tokens is over the limit", id="over the context limit"),
-        ],
-    )
-    def test_refuses(self, prompt_tokens: int, osl_tokens: int, message: str):
-        with pytest.raises(ValueError, match=message):
-            Engine(CONFIG).submit(request("a", prompt_tokens, osl_tokens), 0.0)
-
-    def test_refuses_an_id_twice(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 1), 0.0)
-        with pytest.raises(ValueError, match="'a' is already here"):
-            engine.submit(request("a", 1), 0.0)
+    def test_looking_ahead_ends_with_the_first_answer(self):
+        engine = Engine(TOY)
+        engine.submit(request("a", 10, 3))
+        engine.submit(request("b", 10, 30))
+        engine.advance(0.0, 0.0)
+        segment = engine.advance(1.2, inf)
+        assert segment is not None
+        assert [(gain.tokens[-1], gain.finished) for gain in segment.gains] == [
+            (3, True),
+            (3, False),
+        ]
 
 
-class TestPrefixCache:
-    def test_equal_hashes_mean_an_equal_beginning(self):
-        one, other = prefix_blocks(text_of("abc")), prefix_blocks(text_of("axc"))
-        assert len(one) == 3
-        assert one[0] == other[0]
-        assert one[2] != other[2]
+class TestDrafts:
+    def test_a_burst(self):
+        seen = run(Engine(toy(acceptance=(1.0, 1.0, 1.0))), at_once(request("a", 10, 11)))
+        # prompt 1 + 0.10; then each 1 + 0.1 + 4 computed tokens = 0.04; the last burst is cut
+        assert seen.tokens["a"] == [
+            (pytest.approx(1.10), 1),
+            (pytest.approx(2.24), 5),
+            (pytest.approx(3.38), 9),
+            (pytest.approx(4.52), 11),
+        ]
 
-    def test_a_started_token_counts_whole(self):
-        assert [count_tokens(b"x" * size) for size in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    def test_drafting_takes_its_time_in_steps_with_a_decode(self):
+        config = toy(acceptance=(1.0,), draft_s=0.5)
+        seen = run(Engine(config), at_once(request("a", 10, 3)))
+        assert seen.times_s("a") == seconds(1.10, 2.72)  # 1 + 0.1 + 0.5 + 2 x 0.01
 
-    def test_a_second_turn_hits_every_block_of_the_first(self):
-        engine = Engine(CONFIG)
-        assert cached_tokens(engine, text_of("abc")) == 0
-        assert cached_tokens(engine, text_of("abcde")) == 192  # 3 blocks of 64
-        assert engine.counters.prefix_hits_tokens == 192
-        assert engine.counters.prefix_queries_tokens == 514  # 3 x 64 + 1 and 5 x 64 + 1
-
-    def test_hits_need_no_computing(self):
-        engine = Engine(CONFIG)
-        cached_tokens(engine, text_of("abc"))
-        text = text_of("abcd")
-        engine.submit(request("b", count_tokens(text), blocks=prefix_blocks(text)), 0.0)
-        # 257 - 192 = 65 to compute
-        assert engine.step(0.0).duration_s == pytest.approx(1.65)
-
-    def test_a_different_first_block_hits_nothing(self):
-        engine = Engine(CONFIG)
-        cached_tokens(engine, text_of("abc"))
-        assert cached_tokens(engine, text_of("xbc")) == 0
-
-    def test_the_last_token_is_always_computed(self):
-        engine = Engine(CONFIG)
-        whole = text_of("ab").removesuffix(b"tail")
-        cached_tokens(engine, whole)
-        assert cached_tokens(engine, whole) == 64
-
-    def test_the_longest_unused_is_evicted_from_its_end(self):
-        engine = Engine(CONFIG)  # 16 blocks
-        cached_tokens(engine, text_of("abcdefg"))  # keeps 7
-        cached_tokens(engine, text_of("ABCDEF"))  # keeps 6 more: 3 are free
-        cached_tokens(engine, text_of("12345"))  # takes 6, the tail and answer being one: 3 go
-        assert engine.counters.evicted_blocks == 3
-        assert cached_tokens(engine, text_of("abcdefg")) == 256  # a, b, c and d are left
-
-    def test_what_is_in_use_is_not_evicted(self):
-        engine = Engine(config(max_step_tokens=960))
-        text = text_of("abcdefgh")
-        engine.submit(request("a", 513, 100, prefix_blocks(text)), 0.0)  # 613 tokens: 10 blocks
-        engine.step(0.0)
-        assert engine.kv_use_ratio == 0.625  # 10 / 16
-        engine.submit(request("b", 400, 1), 1.0)  # 7 blocks, but 6 are free
-        engine.step(1.0)
-        assert engine.waiting == 1
-
-    def test_two_at_once_share_their_beginning(self):
-        engine = Engine(config(max_step_tokens=960))
-        text = text_of("abcd")
-        for name in ("a", "b"):
-            engine.submit(request(name, 257, 10, prefix_blocks(text)), 0.0)
-        assert [each.cached_tokens for each in engine.step(0.0).emissions] == [0, 256]
-        assert engine.kv_use_ratio == 0.375  # 4 shared and one each: 6 / 16
-
-    def test_reusable_blocks_count_as_free(self):
-        engine = Engine(CONFIG)
-        cached_tokens(engine, text_of("abc"))
-        assert engine.kv_use_ratio == 0.0
-
-
-class TestCancel:
-    def test_frees_what_a_running_request_holds(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 50, 500), 0.0)
-        engine.step(0.0)
-        engine.cancel("a")
-        assert (engine.running, engine.kv_use_ratio, engine.busy) == (0, 0.0, False)
-
-    def test_keeps_the_blocks_that_were_computed(self):
-        engine = Engine(CONFIG)
-        text = text_of("abcd")
-        engine.submit(request("a", 257, 1, prefix_blocks(text)), 0.0)
-        engine.step(0.0)  # 100 tokens: one whole block
-        engine.cancel("a")
-        assert cached_tokens(engine, text) == 64
-
-    def test_takes_a_waiting_request_out_of_the_queue(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 50), 0.0)
-        engine.cancel("a")
-        assert not engine.busy
-
-    def test_of_an_unknown_id_changes_nothing(self):
-        engine = Engine(CONFIG)
-        engine.submit(request("a", 50), 0.0)
-        engine.cancel("nobody")
-        assert engine.busy
-
-
-class TestConfig:
-    def test_fields_that_are_not_named_keep_their_default(self):
-        changed = parse_config("max_sequences=8&step_overhead_s=0.25")
-        assert (changed.max_sequences, changed.step_overhead_s) == (8, 0.25)
-        assert changed.tokens_per_step == EngineConfig().tokens_per_step
+    def test_a_drafted_context_is_read_once(self):
+        config = toy(acceptance=(1.0,), max_step_tokens=500)
+        seen = run(Engine(config), at_once(request("a", 399, 3)))
+        assert seen.times_s("a") == seconds(4.99, 6.49)  # 1 + 3.99; 1 + 0.1 + 400 x 0.001
 
     @pytest.mark.parametrize(
-        ("text", "message"),
+        ("acceptance", "bursts"),
         [
-            pytest.param("speed=1", "unknown field 'speed'", id="unknown field"),
-            pytest.param("max_sequences=1.5", "must be a whole number", id="not whole"),
-            pytest.param("step_overhead_s=", "must be a number", id="no number"),
-            pytest.param("step_overhead_s=0", "must be positive", id="zero overhead"),
-            pytest.param("step_overhead_s=nan", "must be positive", id="not a number"),
-            pytest.param("prefill_s_per_token=-1", "must be positive", id="negative"),
-            pytest.param("kv_capacity_tokens=64", "must hold one request", id="small cache"),
-            pytest.param("max_step_tokens=511", "must hold tokens_per_step", id="small step"),
+            pytest.param((), [1, 1, 1, 1, 1, 1], id="no drafts"),
+            pytest.param((1.0,), [1, 2, 2, 1], id="all of one"),
+            pytest.param((1.0, 1.0), [1, 3, 2], id="all of two"),
+            pytest.param((0.0, 1.0), [1, 1, 1, 1, 1, 1], id="none after the first is refused"),
+            pytest.param((1.0, 0.0), [1, 2, 2, 1], id="the second never"),
         ],
     )
-    def test_refuses(self, text: str, message: str):
-        with pytest.raises(ValueError, match=message):
-            parse_config(text)
+    def test_certainty(self, acceptance: tuple[float, ...], bursts: list[int]):
+        seen = run(Engine(toy(acceptance=acceptance)), at_once(request("a", 10, 6)))
+        assert seen.bursts("a") == bursts
+
+    def test_acceptance_is_a_chain(self):
+        config = toy(acceptance=(0.8, 0.5), context_limit_tokens=30_000, kv_capacity_tokens=60_000)
+        seen = run(Engine(config), at_once(request("a", 1, 22_001)), looks_ahead=True)
+        bursts = Counter(seen.bursts("a")[1:-1])
+        steps = bursts.total()
+        # 1 - 0.8; 0.8 x 0.5; 0.8 x 0.5. In 10,000 steps a share strays by 0.005; three times that
+        assert bursts[1] / steps == pytest.approx(0.2, abs=0.015)
+        assert bursts[2] / steps == pytest.approx(0.4, abs=0.015)
+        assert bursts[3] / steps == pytest.approx(0.4, abs=0.015)
+        # 1 + 0.8 + 0.4 tokens a step
+        assert 22_000 / steps == pytest.approx(2.2, abs=0.025)
+
+    def test_bursts_depend_on_the_seeds_alone(self):
+        config = toy(
+            acceptance=(0.8, 0.5), block_tokens=4, context_limit_tokens=96, kv_capacity_tokens=120
+        )
+        me = request("me", 20, 60, seed=7)
+        mates = [request(str(number), 20, 60, seed=number) for number in range(3)]
+        alone = run(Engine(config), at_once(me)).bursts("me")
+        crowded = Engine(config)
+        assert run(crowded, at_once(*mates, me)).bursts("me") == alone
+        assert crowded.counters.preemptions > 0
+        others = [
+            run(Engine(config), at_once(replace(me, seed=8))).bursts("me"),
+            run(Engine(replace(config, seed=1)), at_once(me)).bursts("me"),
+        ]
+        assert alone not in others
+
+    @pytest.mark.parametrize("seed", [-1, 2**63])
+    def test_any_number_is_a_seed(self, seed: int):
+        config = toy(acceptance=(0.5,))
+        seen = run(Engine(config), at_once(request("a", 10, 6, seed=seed)))
+        assert sum(seen.bursts("a")) == 6
+
+    def test_counts_drafts_and_what_is_accepted_of_them(self):
+        engine = Engine(toy(acceptance=(1.0, 1.0, 1.0)))
+        run(engine, at_once(request("a", 10, 11)), looks_ahead=True)
+        # 3 steps of 3 drafts; 10 tokens after the first in 3 steps
+        assert engine.counters == Counters(
+            steps=4,
+            prompt_tokens=10,
+            generation_tokens=11,
+            prefix_queries_tokens=10,
+            draft_tokens=9,
+            accepted_tokens=7,
+        )
 
 
-def test_the_same_requests_give_the_same_steps():
-    def run() -> list[tuple[float, Emission]]:
-        engine = Engine(config(tokens_per_step=3))
-        for number in range(12):
-            text = text_of("abcdefghijkl"[: number + 1])
-            arrival = request(str(number), count_tokens(text), 20, prefix_blocks(text))
-            engine.submit(arrival, number * 0.7)
-        return run_until_idle(engine)
+class TestEnergy:
+    @pytest.mark.parametrize(
+        ("now_s", "energy_j", "power_w"),
+        [
+            pytest.param(10.0, 1000.0, 500.0, id="10 s idle"),
+            pytest.param(11.0, 1500.0, 500.0, id="in the prompt"),
+            pytest.param(12.0, 2000.0, 100.0, id="at its end"),
+        ],
+    )
+    def test_of_a_prompt(self, now_s: float, energy_j: float, power_w: float):
+        engine = Engine(TOY)
+        engine.submit(request("a", 100, 3))
+        engine.advance(10.0, 10.0)  # 1 + 1 s, half of it computing: 400 + 200 / 2 W
+        assert engine.energy_j(now_s) == pytest.approx(energy_j)
+        assert engine.power_w(now_s) == pytest.approx(power_w)
 
-    first = run()
-    assert first == run()
-    assert sum(each.tokens for _, each in first) == 240  # 12 x 20
+    def test_of_a_run_of_steps_at_any_instant(self):
+        engine = Engine(TOY)
+        engine.submit(request("a", 100, 3))
+        engine.advance(10.0, 10.0)
+        engine.advance(12.0, inf)  # 1.201 + 1.202 = 2.403 s at 400 W
+        assert engine.energy_j(13.5) == pytest.approx(2600.0)  # 2,000 + 1.5 x 400
+        assert engine.energy_j(14.403) == pytest.approx(2961.2)  # 2,000 + 2.403 x 400
+        assert engine.energy_j(16.403) == pytest.approx(3161.2)  # and 2 s idle
+
+    def test_of_all_accelerators(self):
+        engine = Engine(toy(accelerators=2), began_s=5.0)
+        assert engine.energy_j(8.0) == pytest.approx(600.0)  # 3 s x 2 x 100 W
