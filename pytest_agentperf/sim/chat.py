@@ -1,63 +1,167 @@
-"""What a chat completion request asks of the simulator, and its answer in vLLM's wire form.
+"""What a request asks of the simulator: its prompt, its blocks and how long the answer shall be.
 
-A token is four bytes of text, in prompts and in answers alike. An answer is reasoning, then
-content, then, if the request brought tools, one tool call.
+A token is four bytes of text, in prompts and in answers alike. A prompt is what the request's
+JSON says, byte for byte: the first message, the tools, then the other messages.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import log
 from random import Random
-from typing import Any
+from struct import unpack
+from typing import Any, TypeVar
 
 import msgspec
 
-from pytest_agentperf.sim.engine import BYTES_PER_TOKEN, count_tokens, prefix_blocks
+__all__ = [
+    "BYTES_PER_TOKEN",
+    "ChatRequest",
+    "PrefixHasher",
+    "RefusedError",
+    "count_tokens",
+    "error_body",
+    "prefix_blocks",
+    "read_chat",
+    "tokenize",
+]
 
-__all__ = ["Answer", "ChatRequest", "RefusedError", "error_body", "read_chat"]
+T = TypeVar("T")
 
-_REASONING_RATIO = 0.4
+BYTES_PER_TOKEN = 4
+"""The simulator's whole tokenizer."""
+
+_HASH_BYTES = 16
+_SEED_BYTES = 128
 _TOOL_CALL_RATIO = 0.3
 _FEWEST_TOKENS_WITH_TOOL_CALL = 5
 _OSL_MEDIAN_TOKENS = 150
 _OSL_LOG_SIGMA = log(2000 / 150) / 1.645  # P95 at 2,000 tokens
-_CREATED_S = 1_767_225_600  # a fixed date: the same request is answered with the same bytes
-_WORDS = b" the test fails in one path so read that file then run it again and see what is new"
+_MOST_TOKEN_ID = 0x7FFF_FFFF
+_KINDS = {
+    400: "BadRequestError",
+    401: "Unauthorized",
+    404: "NotFoundError",
+    503: "ServiceUnavailableError",
+}
 
 
 class RefusedError(Exception):
     """A request that is answered with an error status."""
 
-    def __init__(self, message: str, *, status: int = 400, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 400, param: str | None = None, kind: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
+        self.kind = kind or _KINDS.get(status, "HTTPException")
 
 
 def error_body(error: RefusedError) -> bytes:
     """Return the JSON body in vLLM's shape."""
-    kind = {400: "BadRequestError", 404: "NotFoundError"}.get(error.status, "HTTPException")
-    detail = {"message": str(error), "type": kind, "param": error.param, "code": error.status}
+    if error.status == 401:  # noqa: PLR2004 # vLLM checks the key outside its own error handling
+        return b'{"error":"Unauthorized"}'
+    detail = {
+        "message": str(error),
+        "type": error.kind,
+        "param": error.param,
+        "code": error.status,
+    }
     return msgspec.json.encode({"error": detail})
+
+
+def count_tokens(text: bytes) -> int:
+    """Return the length in tokens; a started token counts whole."""
+    return -(-len(text) // BYTES_PER_TOKEN)
+
+
+def prefix_blocks(text: bytes, block_tokens: int) -> tuple[bytes, ...]:
+    """Return one hash for each full block, each chained to the one before it.
+
+    Equal hashes therefore mean an equal text from the very beginning to the end of that block.
+    """
+    return PrefixHasher(block_tokens).blocks(text)
+
+
+class PrefixHasher:
+    """Hashes the prompts of one client, each only from where it leaves the one before it."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self.block_bytes = block_tokens * BYTES_PER_TOKEN
+        self._text = b""
+        self._chain: tuple[bytes, ...] = ()
+
+    def blocks(self, text: bytes) -> tuple[bytes, ...]:
+        """Return what ``prefix_blocks`` returns."""
+        size = self.block_bytes
+        common = self._common_blocks(text)
+        chain = list(self._chain[:common])
+        last = chain[-1] if chain else b""
+        for start in range(common * size, len(text) - size + 1, size):
+            last = blake2b(last + text[start : start + size], digest_size=_HASH_BYTES).digest()
+            chain.append(last)
+        self._text, self._chain = text, tuple(chain)
+        return self._chain
+
+    def _common_blocks(self, text: bytes) -> int:
+        """Return how many blocks begin both this text and the last one."""
+        low, high = 0, min(len(text) // self.block_bytes, len(self._chain))
+        if text.startswith(self._text):
+            return high
+        while low < high:
+            middle = (low + high + 1) // 2
+            piece = slice(low * self.block_bytes, middle * self.block_bytes)
+            if text[piece] == self._text[piece]:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
-class _Body(msgspec.Struct):
-    """The fields that matter here; a server accepts many more."""
+class _Prompt(msgspec.Struct):
+    """What ``/tokenize`` and chat completions have in common."""
 
     model: str
-    messages: list[Any]
-    tools: list[Any] | None = None
+    messages: list[msgspec.Raw]
+    tools: msgspec.Raw = msgspec.Raw()
+
+
+class _Text(msgspec.Struct):
+    model: str
+    prompt: str
+
+
+class _Body(_Prompt):
+    """The fields that matter here; a server accepts many more."""
+
     tool_choice: Any = None
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
     ignore_eos: bool | None = None
+    seed: int | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str
+
+
+class _Tool(msgspec.Struct):
+    function: _Function
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+_decode_text = msgspec.json.Decoder(_Text).decode
+_decode_names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +171,8 @@ class ChatRequest:
     model: str
     prompt_tokens: int
     blocks: tuple[bytes, ...]
+    seed: int
+    """The request's own, else one drawn from the end of its last message."""
     planned_tokens: int
     """Length of the whole answer."""
     osl_tokens: int
@@ -77,64 +183,110 @@ class ChatRequest:
     tool_name: str
     stream: bool
     include_usage: bool
+    continuous_usage: bool
+    """Usage on every event, and not only in one of its own at the end."""
 
 
 def read_chat(
-    body: bytes, *, osl_header: str | None, models: Collection[str], context_limit_tokens: int
+    body: bytes,
+    *,
+    osl_header: str | None,
+    models: Collection[str],
+    context_limit_tokens: int,
+    hasher: PrefixHasher,
 ) -> ChatRequest:
     """Read the body of ``POST /v1/chat/completions``.
 
-    ``osl_header`` is the length the answer shall have, in tokens; ``None`` draws one.
+    ``osl_header`` is the length the answer shall have, in tokens; ``None`` draws one. ``hasher``
+    is the client's own.
 
     Raises:
         RefusedError: what is wrong, in vLLM's words where it has some.
     """
-    fields = _decode(body)
-    if fields.model not in models:
-        message = f"The model `{fields.model}` does not exist."
-        raise RefusedError(message, status=404, param="model")
-    prompt = _render(fields.messages, fields.tools)
+    fields = _decode(_decode_body, body)
+    prompt = _render(fields, models)
+    tool_name = _tool_name(fields.tools)
     prompt_tokens = count_tokens(prompt)
     most_tokens = _most_output_tokens(fields, prompt_tokens, context_limit_tokens)
     planned_tokens = most_tokens
     if not fields.ignore_eos:
-        wanted_tokens = _wanted_tokens(osl_header, fields.messages[-1], most_tokens)
+        wanted_tokens = _wanted_tokens(osl_header, bytes(fields.messages[-1]), most_tokens)
         planned_tokens = min(wanted_tokens, context_limit_tokens)
-    tool_call_tokens = 0
-    if fields.tools and fields.tool_choice != "none":
-        tool_call_tokens = _tool_call_tokens(planned_tokens)
+    calls = tool_name is not None and fields.tool_choice != "none"
+    tool_call_tokens = _tool_call_tokens(planned_tokens) if calls else 0
     is_cut = fields.ignore_eos or planned_tokens > most_tokens
+    options = fields.stream_options or _StreamOptions()
     return ChatRequest(
         model=fields.model,
         prompt_tokens=prompt_tokens,
-        blocks=prefix_blocks(prompt),
+        blocks=hasher.blocks(prompt),
+        seed=_seed(bytes(fields.messages[-1])) if fields.seed is None else fields.seed,
         planned_tokens=planned_tokens,
         osl_tokens=min(planned_tokens, most_tokens),
         finish_reason="length" if is_cut else "tool_calls" if tool_call_tokens else "stop",
         tool_call_tokens=tool_call_tokens,
-        tool_name=_tool_name(fields.tools),
+        tool_name=tool_name or "",
         stream=bool(fields.stream),
-        include_usage=fields.stream_options is not None and fields.stream_options.include_usage,
+        include_usage=options.include_usage,
+        continuous_usage=options.include_usage and options.continuous_usage_stats,
     )
 
 
-def _decode(body: bytes) -> _Body:
+def tokenize(body: bytes, *, models: Collection[str], context_limit_tokens: int) -> bytes:
+    """Answer the body of ``POST /tokenize``, which holds a ``prompt`` or ``messages``.
+
+    The id of a token is its four bytes, read as a little-endian number, without the highest bit.
+
+    Raises:
+        RefusedError: what is wrong.
+    """
+    if "prompt" in _decode(_decode_names, body):
+        text = _decode(_decode_text, body)
+        _check_model(text.model, models)
+        prompt = text.prompt.encode()
+    else:
+        prompt = _render(_decode(_decode_prompt, body), models)
+    count = count_tokens(prompt)
+    numbers = unpack(f"<{count}I", prompt.ljust(count * BYTES_PER_TOKEN, b"\0"))
+    return msgspec.json.encode(
+        {
+            "count": count,
+            "max_model_len": context_limit_tokens,
+            "tokens": [number & _MOST_TOKEN_ID for number in numbers],
+            "token_strs": None,
+        }
+    )
+
+
+def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
-        fields = msgspec.json.decode(body, type=_Body)
+        return decode(body)
     except msgspec.ValidationError as error:
-        raise RefusedError(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise RefusedError(f"JSON decode error: {error}") from error
-    if not fields.messages:
-        raise RefusedError("messages: List should have at least 1 item", param="messages")
-    return fields
+        raise RefusedError(str(error), kind="Bad Request") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # As pydantic's list of errors prints in vLLM's message.
+        message = (
+            "[{'type': 'json_invalid', 'loc': ('body',), 'msg': 'JSON decode error', "
+            f"'input': {{}}, 'ctx': {{'error': {str(error)!r}}}}}]"
+        )
+        raise RefusedError(message, kind="Bad Request") from error
 
 
-def _render(messages: Sequence[Any], tools: Any) -> bytes:
+def _check_model(model: str, models: Collection[str]) -> None:
+    if model not in models:
+        raise RefusedError(f"The model `{model}` does not exist.", status=404, param="model")
+
+
+def _render(fields: _Prompt, models: Collection[str]) -> bytes:
     # Real templates put tools and system message first and together. The first message leads
     # here, so that a salt in it keeps everything behind it, tools too, out of the prefix cache.
-    encode = msgspec.json.encode
-    return b"".join([encode(messages[0]), encode(tools), *map(encode, messages[1:])])
+    _check_model(fields.model, models)
+    if not fields.messages:
+        raise RefusedError("messages: List should have at least 1 item", param="messages")
+    messages = [bytes(message) for message in fields.messages]
+    if not all(message.startswith(b"{") for message in messages):
+        raise RefusedError("messages: each must be an object", param="messages")
+    return b"".join([messages[0], bytes(fields.tools), *messages[1:]])
 
 
 def _most_output_tokens(fields: _Body, prompt_tokens: int, limit_tokens: int) -> int:
@@ -156,15 +308,20 @@ def _most_output_tokens(fields: _Body, prompt_tokens: int, limit_tokens: int) ->
     return most
 
 
-def _wanted_tokens(osl_header: str | None, last_message: Any, most_tokens: int) -> int:
+def _wanted_tokens(osl_header: str | None, last_message: bytes, most_tokens: int) -> int:
     if osl_header is not None:
         if not osl_header.isdecimal() or int(osl_header) < 1:
             raise RefusedError(f"x-agentperf-osl must be at least 1, got {osl_header}.")
         return int(osl_header)
     # Only the last message: a salt in the first one must not change the answer's length.
-    random = Random(blake2b(msgspec.json.encode(last_message)).digest())
+    random = Random(blake2b(last_message).digest())
     drawn = round(random.lognormvariate(log(_OSL_MEDIAN_TOKENS), _OSL_LOG_SIGMA))
     return max(1, min(drawn, most_tokens))
+
+
+def _seed(last_message: bytes) -> int:
+    # Its end only: a salt before it must not change which drafts are accepted.
+    return int.from_bytes(blake2b(last_message[-_SEED_BYTES:], digest_size=8).digest())
 
 
 def _tool_call_tokens(planned_tokens: int) -> int:
@@ -173,133 +330,12 @@ def _tool_call_tokens(planned_tokens: int) -> int:
     return max(2, round(_TOOL_CALL_RATIO * planned_tokens))
 
 
-def _tool_name(tools: Sequence[Any] | None) -> str:
+def _tool_name(tools: msgspec.Raw) -> str | None:
+    """Return the name of the first tool; ``None`` when there is none."""
+    if not bytes(tools):
+        return None
     try:
-        return str(tools[0]["function"]["name"]) if tools else ""
-    except (KeyError, TypeError) as error:
+        found = _decode_tools(tools)
+    except msgspec.ValidationError as error:
         raise RefusedError("tools: function.name is required", param="tools") from error
-
-
-def _text(tokens: int) -> bytes:
-    size = tokens * BYTES_PER_TOKEN
-    return (_WORDS * (size // len(_WORDS) + 1))[:size]
-
-
-def _arguments(tokens: int) -> bytes:
-    """Return a JSON object of that many tokens."""
-    if tokens < 5:  # noqa: PLR2004 # no room for a member
-        return b"{}".ljust(tokens * BYTES_PER_TOKEN)
-    return b'{"cmd":"' + _text(tokens - 3) + b'" } '
-
-
-class Answer:
-    """The answer to one request: pieces for a stream, or the whole of it.
-
-    Everything that does not change from chunk to chunk is encoded once, here.
-    """
-
-    def __init__(self, request: ChatRequest, number: int) -> None:
-        self.request = request
-        self.id = f"chatcmpl-{number:016x}"
-        spoken = request.planned_tokens - request.tool_call_tokens
-        self._reasoning_tokens = min(spoken, round(_REASONING_RATIO * request.planned_tokens))
-        self._spoken_tokens = spoken
-        self._spoken = _text(spoken)
-        self._arguments = _arguments(max(0, request.tool_call_tokens - 1))
-        self._tool_call_id = f"chatcmpl-tool-{number:016x}"
-        head = {
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": _CREATED_S,
-            "model": request.model,
-        }
-        self._head = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
-
-    def events(self, start: int, end: int, cached_tokens: int) -> bytes:
-        """Return the events that carry the answer's tokens from ``start`` to ``end``.
-
-        The role comes with the first token; the finish reason, the usage and ``[DONE]`` come with
-        the last one.
-        """
-        role = self._choice(b'{"role":"assistant","content":""}') if start == 0 else b""
-        tokens = self._choice(self._delta(start, end))
-        if end < self.request.osl_tokens:
-            return role + tokens
-        usage = b""
-        if self.request.include_usage:
-            usage = self._head + b'],"usage":' + self._usage(cached_tokens) + b"}\n\n"
-        finish = self._choice(b"{}", b'"' + self.request.finish_reason.encode() + b'"')
-        return role + tokens + finish + usage + b"data: [DONE]\n\n"
-
-    def whole(self, cached_tokens: int) -> bytes:
-        """Return the body of an answer that is not streamed."""
-        request = self.request
-        spoken_bytes = min(self._spoken_tokens, request.osl_tokens) * BYTES_PER_TOKEN
-        reasoning_bytes = min(self._reasoning_tokens, request.osl_tokens) * BYTES_PER_TOKEN
-        call_tokens = request.osl_tokens - self._spoken_tokens
-        arguments = self._arguments[: max(0, call_tokens - 1) * BYTES_PER_TOKEN].decode()
-        function = {"name": request.tool_name, "arguments": arguments}
-        call = {"id": self._tool_call_id, "type": "function", "function": function}
-        message = {
-            "role": "assistant",
-            "content": self._spoken[reasoning_bytes:spoken_bytes].decode() or None,
-            "reasoning": self._spoken[:reasoning_bytes].decode() or None,
-            "tool_calls": [call] if call_tokens > 0 else [],
-        }
-        choice = {"index": 0, "message": message, "finish_reason": request.finish_reason}
-        return msgspec.json.encode(
-            {
-                "id": self.id,
-                "object": "chat.completion",
-                "created": _CREATED_S,
-                "model": request.model,
-                "choices": [choice],
-                "usage": msgspec.Raw(self._usage(cached_tokens)),
-            }
-        )
-
-    def _choice(self, delta: bytes, finish_reason: bytes = b"null") -> bytes:
-        form = b'%b{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
-        return form % (self._head, delta, finish_reason)
-
-    def _delta(self, start: int, end: int) -> bytes:
-        """Return one delta; a burst that crosses a border holds pieces of both sides."""
-        reasoning_end, spoken_end = self._reasoning_tokens, self._spoken_tokens
-        pieces: list[bytes] = []
-        if start < reasoning_end:
-            pieces.append(b'"reasoning":"%b"' % self._words(start, min(end, reasoning_end)))
-        if start < spoken_end and end > reasoning_end:
-            words = self._words(max(start, reasoning_end), min(end, spoken_end))
-            pieces.append(b'"content":"%b"' % words)
-        if end > spoken_end:
-            pieces.append(self._tool_call(start - spoken_end, end - spoken_end))
-        return b"{%b}" % b",".join(pieces)
-
-    def _words(self, start: int, end: int) -> bytes:
-        return self._spoken[start * BYTES_PER_TOKEN : end * BYTES_PER_TOKEN]
-
-    def _tool_call(self, start: int, end: int) -> bytes:
-        """Return the part of the call between two of its tokens, of which the first is its name."""
-        piece = self._arguments[max(0, start - 1) * BYTES_PER_TOKEN : (end - 1) * BYTES_PER_TOKEN]
-        function: dict[str, str] = {}
-        call: dict[str, Any] = {"index": 0}
-        if start <= 0:
-            call |= {"id": self._tool_call_id, "type": "function"}
-            function["name"] = self.request.tool_name
-        if piece:
-            function["arguments"] = piece.decode()
-        return b'"tool_calls":[%b]' % msgspec.json.encode(call | {"function": function})
-
-    def _usage(self, cached_tokens: int) -> bytes:
-        request = self.request
-        return msgspec.json.encode(
-            {
-                "prompt_tokens": request.prompt_tokens,
-                "total_tokens": request.prompt_tokens + request.osl_tokens,
-                "completion_tokens": request.osl_tokens,
-                "prompt_tokens_details": {"cached_tokens": cached_tokens},
-                "completion_tokens_details": {
-                    "reasoning_tokens": min(self._reasoning_tokens, request.osl_tokens)
-                },
-            }
-        )
+    return found[0].function.name if found else None

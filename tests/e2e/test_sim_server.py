@@ -238,8 +238,8 @@ class TestErrors:
         assert answer.status_code == 400
         message = answer.json()["error"]["message"]
         assert "maximum context length is 131072 tokens" in message
-        # 600,000 bytes and the 32 of {"role":"user","content":""}null, at 4 a token
-        assert "your prompt contains 150008 input tokens" in message
+        # 600,000 bytes and the 28 of {"role":"user","content":""}, at 4 a token
+        assert "your prompt contains 150007 input tokens" in message
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -303,6 +303,20 @@ class TestServer:
         health = httpx.get(endpoint.url.removesuffix("/v1") + "/health", trust_env=False)
         assert health.status_code == 200
 
+    def test_tokenize_counts_as_the_chat_does(self, client: httpx.Client, endpoint: EndpointInfo):
+        url, body = endpoint.url.removesuffix("/v1") + "/tokenize", body_of(tools=TOOLS)
+        found = httpx.post(url, json=body, trust_env=False).json()
+        assert found["count"] == usage_of(post(client, tools=TOOLS))["prompt_tokens"]
+        assert found["max_model_len"] == 131072
+        assert httpx.get(url, trust_env=False).status_code == 405
+
+    def test_usage_on_every_event_when_asked(self, client: httpx.Client):
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        events = events_of(post(client, 10, stream_options=options))
+        counts = [event["usage"]["completion_tokens"] for event in events]
+        # role, bursts of 1, 4, 4 and 1, finish reason, usage alone
+        assert counts == [0, 1, 5, 9, 10, 10, 10]
+
     def test_metrics_count_tokens(self, client: httpx.Client, endpoint: EndpointInfo):
         before = metrics_of(endpoint)
         prompt_tokens = usage_of(post(client, 40))["prompt_tokens"]
@@ -327,7 +341,7 @@ class TestServer:
         assert metrics_of(endpoint)["vllm:kv_cache_usage_perc"] == 0
 
     def test_steps_take_as_long_as_the_engine_says(self):
-        info = connect("sim:?tokens_per_step=1&step_overhead_s=0.00045", models=["tiny"])
+        info = connect("sim:?acceptance=&step_overhead_s=0.00045", models=["tiny"])
         with httpx.Client(base_url=info.url, trust_env=False) as client:
             started_s = time.perf_counter()
             post(client, 801)
@@ -383,10 +397,9 @@ class TestLife:
                 "max_sequences is 'many', but must be a whole number; correct this field",
                 id="bad value",
             ),
-            pytest.param(
-                "sim:h200x8/deepseek", "there is no preset 'h200x8/deepseek'", id="preset"
-            ),
-            pytest.param("sim://h200x8", "there is no preset 'h200x8'", id="preset with slashes"),
+            pytest.param("sim:?usage=some", "usage is 'some', but must be one of", id="bad trait"),
+            pytest.param("sim:h200x8/deepseek", "unknown preset 'h200x8/deepseek'", id="preset"),
+            pytest.param("sim://h200x8", "unknown preset 'h200x8'", id="preset with slashes"),
         ],
     )
     def test_refuses_the_url(self, url: str, message: str):
