@@ -10,16 +10,16 @@ import argparse
 import asyncio
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.metrics import Metrics, summarize
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.synthesis import synthesize
-from pytest_agentperf.worker import Setup
 from pytest_agentperf.workers import WorkerPool
 from tests.servers.process import start
 from tests.workloads import small_setup
@@ -37,7 +37,7 @@ async def _measure(agents: int, settings: Settings, setup: Setup) -> Metrics:
         settings=settings,
         meter=None,
         max_error_ratio=0.01,
-        clock_ns=time.perf_counter_ns,
+        clock=REAL_TIME,
         tell=Listeners(),
     )
     measurement = await run.measure(number=1, agents=agents, workers=1)

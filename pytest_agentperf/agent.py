@@ -1,13 +1,13 @@
 """One agent: replay trajectory after trajectory, turn by turn, waiting out the tool times."""
 
 import asyncio
-import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.clock import Clock
 from pytest_agentperf.endpoint import redact
 from pytest_agentperf.plan import Assignment, salts
 from pytest_agentperf.protocols import Connection
@@ -54,6 +54,7 @@ class Agent:
     assignment: Assignment
     encoder: ChatEncoder
     connection: Connection
+    clock: Clock
     watch: Callable[[int, RawAnswer | None], None]
     """Told of every request that opens (with its answer to be) and is reported (``None``)."""
     emit: Callable[[TurnRecord, Answer], None]
@@ -82,7 +83,7 @@ class Agent:
         for index, turn in enumerate(encoded.trajectory.turns):
             del prompt[turn.kept :]
             prompt += self._appended(turn, encoded.fragments[index], prefixes)
-            await _sleep_until(due_ns)
+            await _sleep_until(due_ns, self.clock)
             tools = encoded.trajectory.tools if turn.tools is None else turn.tools
             record = await self._ask(
                 self.encoder.body(prompt, tools, turn.recorded_osl_tokens),
@@ -163,7 +164,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
     )
 
 
-async def _sleep_until(at_ns: int) -> None:
+async def _sleep_until(at_ns: int, clock: Clock) -> None:
     """Sleep to an instant; uvloop's timers may fire early, so look again."""
-    while (left_ns := at_ns - time.perf_counter_ns()) > 0:  # noqa: ASYNC110 a clock, no event
+    while (left_ns := at_ns - clock.now_ns()) > 0:  # noqa: ASYNC110 a clock, no event
         await asyncio.sleep(left_ns / 1e9)

@@ -1,17 +1,15 @@
 """N agents in one event loop, and how late that loop is."""
 
 import asyncio
-import ssl
-import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_agentperf.agent import Agent, EncodedTrajectory
 from pytest_agentperf.answer import Answer
-from pytest_agentperf.endpoint import HttpConnection
+from pytest_agentperf.clock import Clock
 from pytest_agentperf.plan import Assignment
-from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.wire import ChatEncoder
 
@@ -24,15 +22,14 @@ _LAG_PERIOD_S = 0.01
 class Workload:
     """What stays the same in all phases of one model."""
 
-    endpoint: EndpointInfo
     trajectories: tuple[EncodedTrajectory, ...]
     encoder: ChatEncoder
     seed: int
     run: str
     salt: str
-    timeout_s: float
-    tls: ssl.SSLContext
-    """Shared by all connections: making one takes tens of milliseconds."""
+    clock: Clock
+    connect: Callable[[], Connection]
+    """Makes the connection of one agent."""
 
 
 class Load:
@@ -51,10 +48,8 @@ class Load:
         self._open: dict[int, RawAnswer] = {}
         self._first: dict[int, RawAnswer] = {}
         self._lag_s = array("d")
-        self._connections = [
-            HttpConnection(workload.endpoint, timeout_s=workload.timeout_s, tls=workload.tls)
-            for _ in agents
-        ]
+        self._clock = workload.clock
+        self._connections = [workload.connect() for _ in agents]
         self._agents = [
             Agent(
                 number=number,
@@ -68,6 +63,7 @@ class Load:
                 ),
                 encoder=workload.encoder,
                 connection=connection,
+                clock=workload.clock,
                 watch=self._watch,
                 emit=emit,
             )
@@ -79,10 +75,9 @@ class Load:
 
     def start(self, at_ns: int) -> None:
         """Let the agents go; the phase begins at an instant."""
-        self._tasks = [
-            asyncio.create_task(self._measure_lag()),
-            *(asyncio.create_task(agent.work(at_ns)) for agent in self._agents),
-        ]
+        work = [] if self._clock.jumps else [self._measure_lag()]
+        work += [agent.work(at_ns) for agent in self._agents]
+        self._tasks = [asyncio.create_task(each) for each in work]
 
     def fault(self) -> BaseException | None:
         """Return what broke an agent of ours, which is a bug and never a slow server."""
@@ -103,7 +98,10 @@ class Load:
         return sum(0 < raw.sent_ns < at_ns for raw in self._open.values())
 
     async def stop(self) -> tuple[float, ...]:
-        """Stop all agents, drop what is open, and return the loop's lags in seconds."""
+        """Stop all agents, drop what is open, and return the loop's lags in seconds.
+
+        There are none where the clock jumps.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -119,9 +117,9 @@ class Load:
 
     async def _measure_lag(self) -> None:
         while True:
-            due_ns = time.perf_counter_ns() + int(_LAG_PERIOD_S * 1e9)
+            due_ns = self._clock.now_ns() + int(_LAG_PERIOD_S * 1e9)
             await asyncio.sleep(_LAG_PERIOD_S)
-            lag_s = max(0.0, (time.perf_counter_ns() - due_ns) / 1e9)
+            lag_s = max(0.0, (self._clock.now_ns() - due_ns) / 1e9)
             self._lag_s.append(lag_s)
             # A stalled loop takes no samples: add those that would have fallen into the stall.
             while (lag_s := lag_s - _LAG_PERIOD_S) > 0:

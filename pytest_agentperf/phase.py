@@ -6,26 +6,32 @@ so that the last answers see the same load as the first.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pytest_agentperf.clock import Clock
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.metrics import output_speed_tok_per_s, ttft_s
+from pytest_agentperf.orders import Counted, Drained, Ended, Report, Started, Stopped, TokenCount
 from pytest_agentperf.plan import start_offsets_s
+from pytest_agentperf.pool import Pool
 from pytest_agentperf.protocols import Meter
 from pytest_agentperf.records import ClientHealth, Measurement, Sample, TurnRecord, Window
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.steady import Floors, PhaseState
-from pytest_agentperf.worker import Counted, Drained, Ended, Report, Started, Stopped, TokenCount
-from pytest_agentperf.workers import WorkerPool
+from pytest_agentperf.words import span
 
 __all__ = ["Listeners", "PhaseRun"]
 
-_LOOK_S = 0.1
-_SAMPLE_S = 0.1
+_PERIOD_S = 0.1
+"""Look for reports, and sample the meter, as often as this."""
+_JUMPING_PERIOD_S = 1.0
+"""Where time jumps nothing is gained by looking often, and every look takes real time."""
 _TELL_NS = 1_000_000_000
+"""By the wall clock: progress is for whoever waits before the screen."""
 _HEAD_START_NS = 100_000_000
 """The first agent starts this long after the command, so that every process has heard it."""
 _GRACE_S = 30.0
@@ -87,18 +93,20 @@ class PhaseRun:
     def __init__(
         self,
         *,
-        pool: WorkerPool,
+        pool: Pool,
         settings: Settings,
         meter: Meter | None,
         max_error_ratio: float,
-        clock_ns: Callable[[], int],
+        clock: Clock,
         tell: Listeners,
     ) -> None:
         self._pool = pool
         self._settings = settings
         self._meter = meter
         self._max_error_ratio = max_error_ratio
-        self._clock_ns = clock_ns
+        self._clock = clock
+        self._period_s = _JUMPING_PERIOD_S if clock.jumps else _PERIOD_S
+        self._told_ns = time.perf_counter_ns()
         self._tell = tell
         self._turns: list[TurnRecord] = []
         self._counts: dict[tuple[int, int, int], tuple[int, int | None]] = {}
@@ -115,8 +123,28 @@ class PhaseRun:
         Raises:
             LoadError: a load process has died.
         """
+        state = self._new_state(agents)
+        place = "in virtual time" if self._clock.jumps else f"on {workers} load processes"
+        self._tell.progress("phase-start", f"{agents} agents {place}")
+        sampling = asyncio.create_task(self._sample())
+        try:
+            await self._pool.prepare(
+                workers=workers,
+                phase=number,
+                agents=range(agents),
+                offsets_ns=[
+                    int(s * 1e9) for s in start_offsets_s(agents, self._settings.start_spread_s)
+                ],
+            )
+            end = await self._direct(state)
+        finally:
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
+        return self._measurement(agents, state, end)
+
+    def _new_state(self, agents: int) -> PhaseState:
         settings = self._settings
-        state = PhaseState(
+        return PhaseState(
             agents=agents,
             settle_s=settings.settle_s,
             floors=Floors(
@@ -125,31 +153,26 @@ class PhaseRun:
                 min_steady_s=settings.min_steady_s,
             ),
         )
-        offsets_s = start_offsets_s(agents, settings.start_spread_s)
-        self._tell.progress("phase-start", f"{agents} agents on {workers} load processes")
-        sampling = asyncio.create_task(self._sample())
-        try:
-            await self._pool.prepare(
-                workers=workers,
-                phase=number,
-                agents=range(agents),
-                offsets_ns=[int(s * 1e9) for s in offsets_s],
-            )
-            began_ns = self._clock_ns() + _HEAD_START_NS
-            await self._pool.begin(began_ns)
-            end = await self._until_closed(state, began_ns)
-            self._closed_ns = closed_ns = end.at_ns
-            await self._pool.close_window(closed_ns)
-            broken = end.broken or await self._until_drained(state)
-            await self._pool.stop()
-            await self._until_stopped(state)
-        finally:
-            sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+
+    async def _direct(self, state: PhaseState) -> _End:
+        """Lead a prepared phase from its beginning until all load has stopped."""
+        began_ns = self._clock.now_ns() + _HEAD_START_NS
+        await self._pool.begin(began_ns)
+        end = await self._until_closed(state, began_ns)
+        self._closed_ns = end.at_ns
+        await self._pool.close_window(end.at_ns)
+        broken = end.broken or await self._until_drained(state)
+        await self._pool.stop()
+        await self._until_stopped(state)
+        if self._clock.jumps:
+            await self._read_meter()  # the window may have closed since the last reading
+        return replace(end, broken=broken)
+
+    def _measurement(self, agents: int, state: PhaseState, end: _End) -> Measurement:
         opens_ns = state.opens_ns
         return Measurement(
             agents=agents,
-            window=Window(start_ns=min(opens_ns or closed_ns, closed_ns), end_ns=closed_ns),
+            window=Window(start_ns=min(opens_ns or end.at_ns, end.at_ns), end_ns=end.at_ns),
             turns=self._counted_turns(),
             samples=tuple(self._samples),
             health=ClientHealth(
@@ -160,18 +183,16 @@ class PhaseRun:
             floors_met=end.floors_met,
             failed_out=end.failed_out,
             cut=sum(s.open_members for s in self._stopped),
-            broken=broken,
+            broken=end.broken,
         )
 
     async def _until_closed(self, state: PhaseState, began_ns: int) -> _End:
-        told_ns = began_ns
         while True:
             await self._hear(state)
-            now_ns = self._clock_ns()
+            now_ns = self._clock.now_ns()
             missing = state.missing(now_ns)
             elapsed_s = (now_ns - began_ns) / 1e9
-            if now_ns - told_ns > _TELL_NS:
-                told_ns = now_ns
+            if self._is_time_to_tell():
                 self._tell.progress("progress", self._progress(state, missing, elapsed_s))
             if (broken := self._broken(state)) is not None:
                 return _End(at_ns=now_ns, broken=broken)
@@ -185,32 +206,30 @@ class PhaseRun:
                 return _End(at_ns=now_ns, broken=late)
 
     async def _until_drained(self, state: PhaseState) -> str | None:
-        limit_ns = self._clock_ns() + int((self._settings.request_timeout_s + _GRACE_S) * 1e9)
-        told_ns = 0
+        limit_ns = self._clock.now_ns() + int((self._settings.request_timeout_s + _GRACE_S) * 1e9)
         while self._drained < self._pool.busy:
             await self._hear(state)
-            now_ns = self._clock_ns()
+            now_ns = self._clock.now_ns()
             if now_ns > limit_ns:
                 return "requests of the window outlived their own timeout"
             if (broken := self._broken(state)) is not None:
                 return broken
-            if now_ns - told_ns > _TELL_NS:
-                told_ns = now_ns
+            if self._is_time_to_tell():
                 self._tell.progress(
                     "progress", f"window closed, last members end · {self._live.text()}"
                 )
         return None
 
     async def _until_stopped(self, state: PhaseState) -> None:
-        limit_ns = self._clock_ns() + int(_STOP_S * 1e9)
+        limit_ns = self._clock.now_ns() + int(_STOP_S * 1e9)
         while len(self._stopped) < self._pool.busy:
             await self._hear(state)
-            if self._clock_ns() > limit_ns:
+            if self._clock.now_ns() > limit_ns:
                 raise LoadError(f"a load process did not stop within {_STOP_S:.0f} s")
 
     async def _hear(self, state: PhaseState) -> None:
         """Take every report that is there, waiting a moment for the first."""
-        report = await self._pool.report(timeout_s=_LOOK_S)
+        report = await self._pool.report(timeout_s=self._period_s)
         while report is not None:
             self._take(report, state)
             report = self._pool.report_nowait()
@@ -271,11 +290,11 @@ class PhaseRun:
         )
 
     def _progress(self, state: PhaseState, missing: Iterable[str], elapsed_s: float) -> str:
-        left_s = state.left_s(self._clock_ns())
-        expected = "" if left_s is None else f" of about {_span(elapsed_s + left_s)}"
+        left_s = state.left_s(self._clock.now_ns())
+        expected = "" if left_s is None else f" of about {span(elapsed_s + left_s)}"
         return " · ".join(
             (
-                f"{_span(elapsed_s)}{expected}",
+                f"{span(elapsed_s)}{expected}",
                 self._live.text(),
                 f"{state.failed} of {state.ended} failed",
                 ", ".join(missing),
@@ -297,16 +316,22 @@ class PhaseRun:
             first_chunk_tokens=first if told is None else told,
         )
 
+    def _is_time_to_tell(self) -> bool:
+        now_ns = time.perf_counter_ns()
+        if now_ns - self._told_ns <= _TELL_NS:
+            return False
+        self._told_ns = now_ns
+        return True
+
     async def _sample(self) -> None:
-        meter = self._meter
-        if meter is None:
+        while self._meter is not None:
+            await self._read_meter()
+            await asyncio.sleep(self._period_s)
+
+    async def _read_meter(self) -> None:
+        if self._meter is None:
             return
-        while True:
-            self._samples += await asyncio.to_thread(meter.sample)
-            await asyncio.sleep(_SAMPLE_S)
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:  # noqa: PLR2004 where seconds stop being readable
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"
+        if self._clock.jumps:  # a thread would let time jump meanwhile
+            self._samples += self._meter.sample()
+        else:
+            self._samples += await asyncio.to_thread(self._meter.sample)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pytest_agentperf.errors import LoadError
-from pytest_agentperf.worker import (
+from pytest_agentperf.orders import (
     Begin,
     Close,
     Command,
@@ -20,9 +20,8 @@ from pytest_agentperf.worker import (
     Report,
     Setup,
     Stop,
-    pack,
-    read_frames,
 )
+from pytest_agentperf.worker import pack, read_frames
 
 __all__ = ["WorkerPool", "worker_count"]
 

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_agentperf.agent import Agent, encode_trajectory
 from pytest_agentperf.answer import Answer
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.plan import Assignment
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.trajectory import Message, Trajectory, Turn
@@ -82,6 +83,7 @@ def _replay(
         assignment=Assignment(seed=0, agent=3, trajectories=1),
         encoder=ENCODER,
         connection=connection,
+        clock=REAL_TIME,
         watch=watch,
         emit=emit,
     )

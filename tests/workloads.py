@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.trajectory import Dataset
-from pytest_agentperf.worker import Setup
 
 __all__ = ["small_setup"]
 

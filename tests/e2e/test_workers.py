@@ -1,7 +1,6 @@
 """Load processes: dealt, heard, and missed when they die."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,14 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.metrics import members
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.sim import launch
 from pytest_agentperf.synthesis import synthesize
-from pytest_agentperf.worker import Setup
 from pytest_agentperf.workers import WorkerPool
 from tests.workloads import small_setup
 
@@ -42,7 +42,7 @@ def _run(pool: WorkerPool, settings: Settings) -> PhaseRun:
         settings=settings,
         meter=None,
         max_error_ratio=0.01,
-        clock_ns=time.perf_counter_ns,
+        clock=REAL_TIME,
         tell=Listeners(),
     )
 

@@ -1,0 +1,121 @@
+"""What a coordinator says to those who run load, and what it hears of them."""
+
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf.records import TurnRecord
+
+__all__ = [
+    "Begin",
+    "Close",
+    "Command",
+    "Counted",
+    "Drained",
+    "Ended",
+    "Failed",
+    "Prepare",
+    "Ready",
+    "Report",
+    "Setup",
+    "Started",
+    "Stop",
+    "Stopped",
+    "TokenCount",
+]
+
+
+class Setup(msgspec.Struct, tag=True, kw_only=True):
+    """What stays the same in all phases of one model."""
+
+    trajectories: str
+    """Path of the planned trajectories, as a msgpack list."""
+    url: str
+    headers: dict[str, str]
+    osl_header: str | None
+    model: str
+    request: dict[str, Any]
+    reasoning_field: str
+    max_tokens: int
+    output: str
+    salt: str
+    seed: int
+    run: str
+    timeout_s: float
+    tokenizer: str | None
+    """Folder of the model's tokenizer; answers are counted after the phase."""
+
+
+class Prepare(msgspec.Struct, tag=True, kw_only=True):
+    """Make these agents for a phase, each to start so long after the phase begins."""
+
+    phase: int
+    agents: list[int]
+    offsets_ns: list[int]
+
+
+class Begin(msgspec.Struct, tag=True, kw_only=True):
+    """Begin the prepared phase at an instant."""
+
+    at_ns: int
+
+
+class Close(msgspec.Struct, tag=True, kw_only=True):
+    """The window has closed: say when no request is open that was sent before."""
+
+    at_ns: int
+
+
+class Stop(msgspec.Struct, tag=True, kw_only=True):
+    """End the phase."""
+
+
+Command = Setup | Prepare | Begin | Close | Stop
+
+
+class Ready(msgspec.Struct, tag=True, kw_only=True):
+    """Set up, or prepared."""
+
+
+class Started(msgspec.Struct, tag=True, kw_only=True):
+    """Agents that have sent their first request, and when."""
+
+    first_sent_ns: dict[int, int]
+
+
+class Ended(msgspec.Struct, tag=True, kw_only=True):
+    """Requests that have ended."""
+
+    turns: list[TurnRecord]
+
+
+TokenCount = tuple[int, int, int, int, int | None]
+"""Agent, ordinal, turn, tokens of the answer, tokens of its first chunk."""
+
+
+class Counted(msgspec.Struct, tag=True, kw_only=True):
+    """Local token counts of answers, sent after the load has stopped."""
+
+    rows: list[TokenCount]
+
+
+class Drained(msgspec.Struct, tag=True, kw_only=True):
+    """No member of the window is open any more."""
+
+
+class Stopped(msgspec.Struct, tag=True, kw_only=True):
+    """The phase is over; how late the load was."""
+
+    lag_s: list[float]
+    """Empty where time jumps: nothing can be late there."""
+    cpu_ratio: float
+    open_members: int
+
+
+class Failed(msgspec.Struct, tag=True, kw_only=True):
+    """The load cannot go on, and why."""
+
+    text: str
+
+
+Report = Ready | Started | Ended | Counted | Drained | Stopped | Failed

@@ -1,0 +1,58 @@
+"""What a pool of load is to whoever directs a phase: orders go in, reports come out."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pytest_agentperf.orders import Report, Setup
+
+__all__ = ["Pool"]
+
+
+class Pool(Protocol):
+    """Places that run load and live through all phases; one set-up serves one model.
+
+    Every method raises `LoadError` when load cannot go on.
+    """
+
+    @property
+    def busy(self) -> int:
+        """Number of places in the running phase."""
+        ...
+
+    async def set_up(self, setup: Setup) -> None:
+        """Use this set-up from the next phase on."""
+        ...
+
+    async def grow(self, workers: int) -> None:
+        """Have at least this many places, set up and ready."""
+        ...
+
+    async def prepare(
+        self, *, workers: int, phase: int, agents: Sequence[int], offsets_ns: Sequence[int]
+    ) -> None:
+        """Deal agents over places, and wait until all are made."""
+        ...
+
+    async def begin(self, at_ns: int) -> None:
+        """Begin the prepared phase at an instant."""
+        ...
+
+    async def close_window(self, at_ns: int) -> None:
+        """Say that the window closed at an instant: no request sent later is a member."""
+        ...
+
+    async def stop(self) -> None:
+        """End the phase; every place reports that it has stopped."""
+        ...
+
+    async def report(self, *, timeout_s: float) -> Report | None:
+        """Return the next report, or ``None`` when none came in time."""
+        ...
+
+    def report_nowait(self) -> Report | None:
+        """Return a report that is there already, or ``None``."""
+        ...
+
+    async def close(self) -> None:
+        """End all places, with whatever they do."""
+        ...
