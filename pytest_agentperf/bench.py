@@ -6,21 +6,25 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 import asyncio
 import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from pytest_agentperf.answers import capacity_of, contradicts, search_of
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
+from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.plan import Plan, make_plan
+from pytest_agentperf.pool import Pool
 from pytest_agentperf.power import measure_power
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.records import Event, Measurement
@@ -28,10 +32,11 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier, judge
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.validity import Marks, check
-from pytest_agentperf.worker import Setup
 from pytest_agentperf.workers import WorkerPool, worker_count
 
 __all__ = ["Bench", "Inputs", "InvalidPhaseError", "Models"]
+
+T = TypeVar("T")
 
 
 class InvalidPhaseError(AgentPerfError):
@@ -90,7 +95,12 @@ class Bench:
         self._system = inputs.system
         self._folder = folder
         self._on_event = on_event
-        self._pool = WorkerPool()
+        place = inputs.endpoint.in_process
+        self._in_process = place
+        self._late_steps = inputs.endpoint.late_steps
+        self._clock = REAL_TIME if place is None else place.clock
+        self._pool: Pool = WorkerPool() if place is None else InProcessPool(place)
+        self._began_ns = self._clock.now_ns()
         self._ledgers: dict[str, _Ledger] = {}
         self._one_at_a_time = asyncio.Lock()
         self._phases = 0
@@ -157,8 +167,8 @@ class Bench:
         return now if given is None or contradicts(now, given) else given
 
     async def close(self) -> None:
-        """Stop the load processes; what was measured is on disk already."""
-        await self._pool.close()
+        """End the load; what was measured is on disk already."""
+        await self._run(self._pool.close)
         self._save()
         self._scratch.cleanup()
         self._folder.close()
@@ -207,14 +217,11 @@ class Bench:
     async def _phase(self, ledger: _Ledger, agents: int) -> PhaseResult:
         self._phases += 1
         number, model = self._phases, ledger.spec.model
-        began_s = self._folder.elapsed_s
-        try:
-            await self._pool.set_up(self._setup(ledger))
-            measurement = await self._measure(ledger, number, agents)
-        except BaseException:
-            # Broken off, by whatever: what is left of this load must not meet the next phase.
-            await self._pool.close()
-            raise
+        began_s = self._elapsed_s()
+        await asyncio.to_thread(self._late_steps)  # those before this phase are none of its own
+        measurement = await self._run(lambda: self._measure(ledger, number, agents))
+        late_ratio = await asyncio.to_thread(self._late_steps)
+        measurement = replace(measurement, simulator_late_ratio=late_ratio)
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
         metrics = await asyncio.to_thread(summarize, measurement, speed=self._settings.speed)
         checks = check(measurement, metrics, self._marks(ledger.spec))
@@ -224,7 +231,7 @@ class Bench:
             model=model,
             agents=agents,
             started_s=began_s,
-            duration_s=self._folder.elapsed_s - began_s,
+            duration_s=self._elapsed_s() - began_s,
             metrics=metrics,
             power=measure_power(
                 measurement.samples,
@@ -241,15 +248,34 @@ class Bench:
         )
         return phase
 
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run what touches the load, in the time in which the endpoint answers."""
+        if self._in_process is None:
+            return await work()
+        return await self._in_process.run(work)
+
+    def _elapsed_s(self) -> float:
+        return (self._clock.now_ns() - self._began_ns) / 1e9
+
     async def _measure(self, ledger: _Ledger, number: int, agents: int) -> Measurement:
         workers = worker_count(self._settings.workers, agents=agents, cores=_cores())
-        await self._pool.grow(workers)
-        run = PhaseRun(
+        try:
+            await self._pool.set_up(self._setup(ledger))
+            await self._pool.grow(workers)
+            run = self._phase_run(ledger, number, agents)
+            return await run.measure(number=number, agents=agents, workers=workers)
+        except BaseException:
+            # Broken off, by whatever: what is left of this load must not meet the next phase.
+            await self._pool.close()
+            raise
+
+    def _phase_run(self, ledger: _Ledger, number: int, agents: int) -> PhaseRun:
+        return PhaseRun(
             pool=self._pool,
             settings=self._settings,
             meter=self._meter,
             max_error_ratio=max(t.max_error_ratio for t in ledger.spec.tiers),
-            clock_ns=time.perf_counter_ns,
+            clock=self._clock,
             tell=Listeners(
                 turns=lambda turns: self._folder.turns(number, turns),
                 counts=lambda rows: self._folder.token_counts(number, rows),
@@ -260,12 +286,12 @@ class Bench:
                 ),
             ),
         )
-        return await run.measure(number=number, agents=agents, workers=workers)
 
     def _marks(self, spec: ModelSpec) -> Marks:
         return Marks(
             max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
             first_chunk_judged=self._settings.speed == "first-chunk" or spec.limits_first_chunk,
+            simulator_keeps_time=self._settings.mode != "smoke",
             shared_system_prompt=self._settings.salt == "two-level",
             max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
             max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
@@ -288,10 +314,19 @@ class Bench:
             output=self._settings.output,
             salt=self._settings.salt,
             seed=self._settings.seed,
-            run=self._folder.bundle.provenance.run,
+            run=self._salted_run(),
             timeout_s=self._settings.request_timeout_s,
             tokenizer=self._settings.tokenizer,
         )
+
+    def _salted_run(self) -> str:
+        """Return what tells this run's prompts from those of every other run.
+
+        An endpoint of our own process has seen no other run, and must answer the same every time.
+        """
+        if self._in_process is not None:
+            return f"seed-{self._settings.seed}"
+        return self._folder.bundle.provenance.run
 
     def _save(self) -> None:
         ledgers = self._ledgers.values()
@@ -309,7 +344,14 @@ class Bench:
             for p in ledger.phases
         ]
         published = self._models.published.get(ledger.spec.model)
-        rules = conformance(self._settings, ledger.spec, published, ledger.plan, facts)
+        rules = conformance(
+            self._settings,
+            ledger.spec,
+            published,
+            ledger.plan,
+            facts,
+            simulated=self._endpoint.simulated,
+        )
         return ModelRun(spec=ledger.spec, dataset=ledger.dataset, conformance=rules)
 
     def _say(self, model: str, text: str) -> None:

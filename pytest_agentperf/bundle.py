@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -61,6 +60,8 @@ class Provenance:
     served_models: tuple[str, ...]
     meter: str
     devices: tuple[Mapping[str, Any], ...]
+    simulated: bool = False
+    """What answered was a model of a system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ class PhaseResult:
     model: str
     agents: int
     started_s: float
-    """Seconds after the start of the run."""
+    """Seconds after the start of the run, by its own clock: virtual ones where time jumps."""
     duration_s: float
     metrics: Metrics
     power: Power
@@ -133,6 +134,17 @@ class Bundle:
         """Return a phase by number."""
         return next(p for p in self.phases if p.number == number)
 
+    @property
+    def system_s(self) -> float:
+        """How long the system under test was kept busy: the duration of all phases, seconds."""
+        return sum(phase.duration_s for phase in self.phases)
+
+    @property
+    def system_usd(self) -> float | None:
+        """What that costs by the price that the system declares; ``None`` without one."""
+        price = self.system.price_usd_per_hour if self.system else None
+        return None if price is None else price * self.system_s / 3600
+
 
 def provenance(
     *,
@@ -141,6 +153,7 @@ def provenance(
     served_models: tuple[str, ...],
     meter: str,
     devices: Iterable[Mapping[str, Any]],
+    simulated: bool,
 ) -> Provenance:
     """Return the provenance of a run that starts now."""
     return Provenance(
@@ -162,6 +175,7 @@ def provenance(
         served_models=served_models,
         meter=meter,
         devices=tuple(devices),
+        simulated=simulated,
     )
 
 
@@ -175,7 +189,6 @@ class RunFolder:
             ConfigError: the folder cannot be written.
         """
         self.path = results / bundle.provenance.run
-        self._started_s = time.perf_counter()
         try:
             self.path.mkdir(parents=True)
             self._requests = (self.path / "requests.jsonl").open("wb")
@@ -186,11 +199,6 @@ class RunFolder:
         self._encode = msgspec.json.Encoder().encode
         self.bundle = bundle
         self.save()
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the run started."""
-        return time.perf_counter() - self._started_s
 
     def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
         """Write requests that have ended, a line each."""

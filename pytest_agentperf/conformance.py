@@ -46,6 +46,8 @@ def conformance(
     published: ModelSpec | None,
     plan: Plan,
     phases: Sequence[PhaseFacts],
+    *,
+    simulated: bool,
 ) -> tuple[Rule, ...]:
     """Hold one model's run against every rule.
 
@@ -55,11 +57,19 @@ def conformance(
         published: the entry that ships for this model; ``None`` when there is none.
         plan: what was replayed.
         phases: every phase that was measured.
+        simulated: what answered was a model of a system.
     """
     return (
         *_workload(settings, spec, published, plan),
         *_procedure(settings),
         *_results(settings, spec, published, phases),
+        _rule(
+            "measured on a real system",
+            not simulated,
+            "simulated: a plan, not a measurement"
+            if simulated
+            else "the endpoint does not call itself simulated",
+        ),
     )
 
 

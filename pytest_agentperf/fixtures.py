@@ -90,10 +90,13 @@ def agentperf_endpoint(
 
 
 @pytest.fixture(scope="session")
-def agentperf_power_meter(agentperf_settings: Settings) -> Iterator[Any]:
+def agentperf_power_meter(agentperf_settings: Settings, agentperf_endpoint: Any) -> Iterator[Any]:
     """The power meter, or ``None`` where there is none; override it to yield a `Meter`."""
     from pytest_agentperf.preflight import open_meter  # noqa: PLC0415 the same
 
+    if agentperf_settings.meter == "auto" and agentperf_endpoint.meter is not None:
+        yield agentperf_endpoint.meter  # the endpoint closes it
+        return
     with _ends_session():
         meter = open_meter(agentperf_settings.meter, agentperf_settings.endpoint or "")
     yield meter
@@ -119,7 +122,7 @@ async def agentperf(
         endpoint=agentperf_endpoint,
         dataset=agentperf_dataset,
         meter=agentperf_power_meter,
-        system=agentperf_system,
+        system=agentperf_system or agentperf_endpoint.system,
     )
     with _ends_session():
         for spec in session.models.specs.values():

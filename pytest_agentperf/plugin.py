@@ -92,6 +92,7 @@ def _given(config: pytest.Config) -> Mapping[str, Value]:
 
 def _models(session: Session) -> Any:
     from pytest_agentperf.bench import Models  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.sim.address import model_of_preset  # noqa: PLC0415 the same
     from pytest_agentperf.tierfile import (  # noqa: PLC0415 the same
         choose_models,
         find_model,
@@ -108,7 +109,8 @@ def _models(session: Session) -> Any:
             parse_tiers(read_text(settings.slo, "--agentperf-slo"), settings.slo),
             settings.slo,
         )
-    chosen = choose_models(specs, models=settings.model, tiers=settings.tier, where=where)
+    models = settings.model or model_of_preset(settings.endpoint or "")
+    chosen = choose_models(specs, models=models, tiers=settings.tier, where=where)
     published = {name: find_model(shipped, name) for name in chosen}
     return Models(
         specs=chosen,

@@ -10,7 +10,7 @@ from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
 from pytest_agentperf.endpoint import HttpConnection, redact
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
-from pytest_agentperf.protocols import EndpointInfo, Meter, find
+from pytest_agentperf.protocols import Connection, EndpointInfo, Meter, find
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
@@ -69,12 +69,7 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
         output="natural",
     )
     hello = encoder.message(Message(role="user", content="Say hello."))
-    connection = HttpConnection(info, timeout_s=_PROBE_S, tls=ssl.create_default_context())
-    raw = RawAnswer()
-    try:
-        await connection.chat(encoder.body([hello], (), None), raw, osl_tokens=_PROBE_TOKENS)
-    finally:
-        await connection.close()
+    raw = await _asked(info, encoder.body([hello], (), None))
     reader = AnswerReader()
     for at_ns, data in raw.reads:
         reader.feed(at_ns, data)
@@ -97,6 +92,22 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
             "is judged by first-chunk speed; give --agentperf-tokenizer FOLDER, or make it report "
             "usage on every chunk"
         )
+
+
+async def _asked(info: EndpointInfo, body: bytes) -> RawAnswer:
+    async def ask(connection: Connection) -> RawAnswer:
+        raw = RawAnswer()
+        try:
+            await connection.chat(body, raw, osl_tokens=_PROBE_TOKENS)
+        finally:
+            await connection.close()
+        return raw
+
+    place = info.in_process
+    if place is not None:
+        return await place.run(lambda: ask(place.connect(timeout_s=_PROBE_S)))
+    tls = ssl.create_default_context()
+    return await ask(HttpConnection(info, timeout_s=_PROBE_S, tls=tls))
 
 
 def open_meter(name: str, endpoint: str) -> Meter | None:
@@ -135,6 +146,7 @@ def open_folder(settings: Settings, inputs: Inputs) -> RunFolder:
             served_models=info.models,
             meter=meter.name if meter else "no meter",
             devices=meter.devices if meter else (),
+            simulated=info.simulated,
         ),
         settings=settings,
         system=inputs.system,

@@ -1,15 +1,19 @@
 """What an endpoint, an importer and a meter are, and how one is found by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from pytest_agentperf.clock import Clock
 from pytest_agentperf.errors import ConfigError, did_you_mean
+from pytest_agentperf.normalize import System
 from pytest_agentperf.records import RawAnswer, Sample
 from pytest_agentperf.trajectory import Dataset
 
-__all__ = ["Connection", "EndpointInfo", "Importer", "Meter", "find"]
+__all__ = ["Connection", "EndpointInfo", "Importer", "InProcess", "Meter", "find"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,17 @@ class EndpointInfo:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     osl_header: str | None = None
     """Request header that tells the embedded simulator how long the recorded answer was."""
+    in_process: "InProcess | None" = None
+    """An endpoint of our own process: load runs beside it, in its time, and opens no socket."""
+    simulated: bool = False
+    """What answers is a model of a system: numbers are a plan, not a measurement."""
+    system: System | None = None
+    """What stands behind it, where the endpoint itself knows."""
+    meter: "Meter | None" = None
+    """The endpoint's own meter, which ends with it."""
+    late_steps: Callable[[], float | None] = lambda: None
+    """For a simulator in real time: the share (0-1) of its steps since the last call that its own
+    machine was too slow for; ``None`` where that cannot be, or is not told."""
     close: Callable[[], None] = lambda: None
     """Stops what ``connect`` started; does nothing for an endpoint of somebody else."""
 
@@ -41,6 +56,27 @@ class Connection(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+        ...
+
+
+class InProcess(Protocol):
+    """An endpoint that lives in our own process, with an event loop and a clock of its own."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time in which it answers; all stamps of its runs are taken there."""
+        ...
+
+    def connect(self, *, timeout_s: float) -> Connection:
+        """Return one agent's connection, to be used inside `run`."""
+        ...
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run the coroutine that ``work`` makes in the endpoint's own time; return its result.
+
+        What it raises is raised here. When the awaiting task is cancelled the coroutine is too, and
+        has ended when that is raised.
+        """
         ...
 
 

@@ -1,7 +1,7 @@
 """What was seen: reads, requests, samples, windows, and the measurement that holds them.
 
-Every ``_ns`` is ``time.perf_counter_ns`` of the machine that runs the load; on Linux that is
-``CLOCK_MONOTONIC``, one clock for all processes of the machine.
+Every ``_ns`` is of the run's one clock: ``time.perf_counter_ns`` of the machine that runs the load
+(on Linux ``CLOCK_MONOTONIC``, one for all its processes), or virtual nanoseconds.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class RawAnswer:
     """One answer as the socket gave it; written by the read loop, parsed after its end."""
 
     sent_ns: int = 0
-    """Just before the first byte of the request was written."""
+    """Just before the first byte of the request was written; 0 until then."""
     connect_ns: int = 0
     """How long opening the connection took; 0 when one was open already."""
     end_ns: int = 0
@@ -126,6 +126,8 @@ class Measurement:
     floors_met: bool
     failed_out: bool = False
     """So many requests failed that the floors could not be met: failures decide alone."""
+    simulator_late_ratio: float | None = None
+    """Share of a simulator's steps that came late; ``None`` for any other endpoint."""
     cut: int = 0
     """Members still unanswered when the phase was stopped; 0 unless it was broken off."""
     broken: str | None = None

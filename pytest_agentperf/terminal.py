@@ -51,7 +51,7 @@ class LiveLines:
 
 def summary(bundle: Bundle, width: int) -> str:
     """Return the phase tables and the capacities, for the end of the session."""
-    return "\n".join(
+    parts = [
         part
         for run in bundle.models
         for part in (
@@ -59,7 +59,22 @@ def summary(bundle: Bundle, width: int) -> str:
             _capacity_table(bundle, run.spec.model, width),
             _conformance_line(bundle, run.spec.model),
         )
+    ]
+    return "\n".join((*parts, _time_line(bundle), *_plan(bundle)))
+
+
+def _time_line(bundle: Bundle) -> str:
+    usd = bundle.system_usd
+    cost = "" if usd is None else f", {usd:,.0f} $ at the declared price"
+    return (
+        f"Time on the system: {words.span(bundle.system_s)} for {len(bundle.phases)} phases{cost}"
     )
+
+
+def _plan(bundle: Bundle) -> Sequence[str]:
+    if not bundle.provenance.simulated:
+        return ()
+    return ("SIMULATED: a plan for such a system, not a measurement of one.",)
 
 
 def _phase_table(bundle: Bundle, model: str, tiers: Sequence[str], width: int) -> str:

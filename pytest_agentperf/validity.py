@@ -11,6 +11,7 @@ __all__ = ["Check", "Marks", "check"]
 
 
 _MOST_SLIP_S = 0.1
+_MOST_LATE_STEPS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class Marks:
     """The greatest of the tiers': above it, failures alone decide."""
     first_chunk_judged: bool = False
     """A tier is judged by the first-chunk speed, so it must be known for every answer."""
+    simulator_keeps_time: bool = True
+    """A simulator that its own machine slows down makes the phase invalid, not only suspect."""
     shared_system_prompt: bool = False
     """The salt leaves the first message shared: first prompts are cached on purpose."""
 
@@ -47,6 +50,14 @@ def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
     return (
         *_client(measurement, marks),
         *_phase(measurement, metrics.error_ratio > marks.max_error_ratio),
+        _at_most(
+            "simulator late steps",
+            measurement.simulator_late_ratio,
+            _MOST_LATE_STEPS,
+            "the simulator's own process was too slow for its clock, so this is a busy CPU and not "
+            "the simulated system: fewer agents, a larger stream_interval, or sim+virtual:",
+            warning=not marks.simulator_keeps_time,
+        ),
         *_load(measurement, metrics, marks),
         *_counts(metrics, marks),
         *_answers(metrics, marks),

@@ -13,6 +13,7 @@ __all__ = [
     "number",
     "percent",
     "short",
+    "span",
     "unit",
     "watts",
 ]
@@ -46,6 +47,13 @@ def percent(ratio: float | None) -> str:
 def watts(value: float) -> str:
     """Write watts, in kW from 1,000 on."""
     return f"{number(value / 1000)} kW" if value >= 1000 else f"{number(value)} W"  # noqa: PLR2004 W to kW
+
+
+def span(seconds: float) -> str:
+    """Write a duration in seconds, in minutes from 100 s, in hours from 100 minutes."""
+    if seconds < 100:  # noqa: PLR2004 where seconds stop being readable
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 100 minutes
 
 
 def short(value: float) -> str:

@@ -186,7 +186,7 @@ def _model_run(settings: Settings, spec: ModelSpec, phases: Sequence[PhaseResult
             sampled_tools=plan.sampled_tools,
             losses=("12 images replaced by a placeholder",),
         ),
-        conformance=conformance(settings, spec, spec, plan, facts),
+        conformance=conformance(settings, spec, spec, plan, facts, simulated=False),
     )
 
 

@@ -33,7 +33,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bundle = Bundle(
         schema=SCHEMA,
         provenance=provenance(
-            endpoint="http://h/v1", server="", served_models=(), meter="no meter", devices=()
+            endpoint="http://h/v1",
+            server="",
+            served_models=(),
+            meter="no meter",
+            devices=(),
+            simulated=False,
         ),
         settings=settings,
         system=None,

@@ -35,9 +35,12 @@ def rules(
     published: ModelSpec | None = SPEC,
     plan: Plan = PLAN,
     phases: tuple[PhaseFacts, ...] = (PHASE,),
+    simulated: bool = False,
     **settings: Any,
 ) -> tuple[Rule, ...]:
-    return conformance(replace(SETTINGS, **settings), spec, published, plan, phases)
+    return conformance(
+        replace(SETTINGS, **settings), spec, published, plan, phases, simulated=simulated
+    )
 
 
 def but_met(found: tuple[Rule, ...]) -> dict[str, str]:
@@ -131,9 +134,16 @@ def test_a_softer_client_mark_is_not_conformant(mark: str):
     assert list(but_met(rules(**{mark: softer})).values()) == ["not met"]
 
 
+def test_a_simulation_is_a_plan_and_not_conformant():
+    found = rules(simulated=True)
+    assert but_met(found) == {"measured on a real system": "not met"}
+    assert found[-1].detail == "simulated: a plan, not a measurement"
+    assert not is_conformant(found)
+
+
 def test_smoke_is_never_conformant():
     smoke = make_settings({"mode": "smoke", "dataset": "traces/"})
-    assert not is_conformant(conformance(smoke, SPEC, SPEC, PLAN, (PHASE,)))
+    assert not is_conformant(conformance(smoke, SPEC, SPEC, PLAN, (PHASE,), simulated=False))
 
 
 @pytest.mark.parametrize(

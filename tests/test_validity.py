@@ -66,6 +66,22 @@ def test_is_invalidated_by(phase: Measurement, name: str, text: str):
     assert (found.name, found.text, found.invalidates) == (name, text, True)
 
 
+LATE = (
+    "the simulator's own process was too slow for its clock, so this is a busy CPU and not the "
+    "simulated system: fewer agents, a larger stream_interval, or sim+virtual:"
+)
+
+
+def test_a_simulator_that_is_late_invalidates_but_not_where_it_only_has_to_work():
+    late = measurement([], simulator_late_ratio=0.051)
+    (found,) = missed(late)
+    assert (found.name, found.text, found.invalidates) == ("simulator late steps", LATE, True)
+    lenient = replace(MARKS, simulator_keeps_time=False)
+    (found,) = (c for c in check(late, metrics(request()), lenient) if not c.ok)
+    assert not found.invalidates
+    assert missed(measurement([], simulator_late_ratio=0.05)) == []
+
+
 def test_a_client_on_its_marks_is_trusted():
     assert missed(by_client(loop_lag_s=((0.003,) * 100,), cpu_ratio=0.8)) == []
 
