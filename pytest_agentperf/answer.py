@@ -22,22 +22,22 @@ _GAVE_UP = frozenset({"abort", "error"})
 """How vLLM, SGLang and gateways end a stream that they could not finish."""
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     id: str | None = None
     function: _Function | None = None
 
 
-class _Detail(msgspec.Struct):
+class _Detail(msgspec.Struct, gc=False):
     text: str | None = None
     summary: str | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -46,17 +46,17 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """Token counts as the server reports them."""
 
     prompt_tokens: int | None = None
@@ -65,7 +65,7 @@ class Usage(msgspec.Struct):
     completion_tokens_details: _Details | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
     error: Any = None
@@ -127,7 +127,7 @@ class AnswerReader:
         self._first_byte_ns: int | None = None
         self._token_ns: list[int] = []
         self._chars = 0
-        """Characters of all reads before the last one."""
+        """Characters of all reads."""
         self._read_chars = 0
         self._largest_read_chars = 0
         self._reasoning: list[str] = []
@@ -139,27 +139,32 @@ class AnswerReader:
         self._first_text = ""
         self._finish_reason: str | None = None
         self._error: str | None = None
+        self._like: tuple[bytes, bytes, list[str]] = b"", b"", []
+        """What is before and behind the text of the last event, and where that text belongs."""
 
     def feed(self, at_ns: int, data: bytes) -> None:
         """Take the bytes of one read."""
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
-        self._end_read()
+        chars = 0
         for event in self._sse.feed(data):
-            self._event(at_ns, event)
+            chars += self._event(at_ns, event)
+        self._read_chars = chars
+        self._chars += chars
+        if chars > self._largest_read_chars:  # noqa: PLR1730 max() costs a tenth of all this
+            self._largest_read_chars = chars
 
     def finish(self, raw: RawAnswer) -> Answer:
         """Return the whole answer, and why it failed if it did."""
         last_ns = raw.reads[-1][0] if raw.reads else raw.end_ns
-        for event in self._sse.close():
-            self._event(last_ns, event)
-        self._end_read()
-        chars = self._chars
+        rest = sum(self._event(last_ns, event) for event in self._sse.close())
+        chars = self._chars + rest
+        largest_chars = max(self._largest_read_chars, self._read_chars + rest)
         return Answer(
             first_byte_ns=self._first_byte_ns,
             token_ns=tuple(self._token_ns),
             first_chunk_tokens=self._first_chunk(),
-            largest_read_ratio=self._largest_read_chars / chars if chars else None,
+            largest_read_ratio=largest_chars / chars if chars else None,
             usage=self._usage,
             first_text=self._first_text,
             reasoning="".join(self._reasoning),
@@ -169,11 +174,6 @@ class AnswerReader:
             finish_reason=self._finish_reason,
             error=raw.error or self._failure(raw),
         )
-
-    def _end_read(self) -> None:
-        self._chars += self._read_chars
-        self._largest_read_chars = max(self._largest_read_chars, self._read_chars)
-        self._read_chars = 0
 
     def _failure(self, raw: RawAnswer) -> str | None:
         if raw.status != _OK:
@@ -194,16 +194,32 @@ class AnswerReader:
         # As many events as tokens: each brought one.
         return 1 if told and told == len(self._token_ns) else None
 
-    def _event(self, at_ns: int, data: bytes) -> None:
+    def _event(self, at_ns: int, data: bytes) -> int:
+        """Keep what an event brings; return its characters.
+
+        Most events of a stream differ from the one before in one piece of text only. Where that is
+        printable ASCII without quote or backslash, it is what a JSON decoder would find there.
+        """
+        head, tail, channel = self._like
+        if head and data.startswith(head) and data.endswith(tail):
+            piece = data[len(head) : -len(tail)]
+            text = piece.decode() if piece.isascii() else ""
+            if text and text.isprintable() and '"' not in text and "\\" not in text:
+                channel.append(text)
+                self._token_ns.append(at_ns)
+                return len(text)
+        return self._new_event(at_ns, data)
+
+    def _new_event(self, at_ns: int, data: bytes) -> int:
         try:
             chunk = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as broken:
             if data.strip() != b"[DONE]":
                 self._error = self._error or f"malformed event: {broken}"
-            return
+            return 0
         if chunk.error is not None:
             self._error = self._error or f"error in stream: {_message(data)}"
-            return
+            return 0
         chars = self._choices(chunk.choices) if chunk.choices else 0
         if chunk.usage is not None:
             self._usage = chunk.usage
@@ -211,8 +227,35 @@ class AnswerReader:
             if not self._token_ns and chunk.usage is not None:
                 # 0 beside a token is a server that counts only at the end.
                 self._first_chunk_tokens = _count(chunk.usage.completion_tokens) or None
-            self._read_chars += chars
             self._token_ns.append(at_ns)
+            self._learn(data, chunk)
+        return chars
+
+    def _learn(self, data: bytes, chunk: _Chunk) -> None:
+        """Remember what is around the text of this event, if it has one piece and nothing else."""
+        choices = chunk.choices or ()
+        if len(choices) != 1 or choices[0].finish_reason or chunk.usage is not None:
+            return
+        text, channel = self._only_text(choices[0].delta or _Delta())
+        quoted = b'"%b"' % text.encode()
+        if text and data.count(quoted) == 1:
+            at = data.index(quoted) + 1
+            self._like = data[:at], data[at + len(quoted) - 2 :], channel
+
+    def _only_text(self, delta: _Delta) -> tuple[str, list[str]]:
+        """Return the text of a delta and its channel; no text where there is more than one."""
+        function = None
+        if delta.tool_calls and len(delta.tool_calls) == 1:
+            function = delta.tool_calls[0].function
+        texts = (
+            (delta.reasoning or delta.reasoning_content, self._reasoning),
+            (delta.content or delta.refusal, self._content),
+            (function.arguments if function and not function.name else None, self._tools),
+        )
+        found = [(text, channel) for text, channel in texts if text]
+        if len(found) != 1 or delta.reasoning_details or (delta.tool_calls and not function):
+            return "", self._content
+        return found[0]
 
     def _choices(self, choices: list[_Choice]) -> int:
         """Keep what the choices bring; return the characters."""

@@ -16,8 +16,14 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take bytes and return the payload of every event that they complete."""
-        if not (self._rest or self._data or self._after_cr) and _is_one_event(chunk):
-            return [chunk[6:-2]]
+        if (
+            chunk[-2:] == b"\n\n"
+            and chunk[:6] == b"data: "
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.find(b"\r") < 0
+            and not (self._rest or self._data or self._after_cr)
+        ):
+            return [chunk[6:-2]]  # one event of one line, as most servers send them
         return self._feed_lines(chunk)
 
     def _feed_lines(self, chunk: bytes) -> list[bytes]:
@@ -51,13 +57,3 @@ class SSEDecoder:
         self._rest = b""
         data, self._data = self._data, []
         return [b"\n".join(data)] if data else []
-
-
-def _is_one_event(chunk: bytes) -> bool:
-    """Tell whether a read is one whole event of one line, as most servers send them."""
-    return (
-        chunk.startswith(b"data: ")
-        and chunk.endswith(b"\n\n")
-        and chunk.find(b"\n") == len(chunk) - 2
-        and b"\r" not in chunk
-    )

@@ -359,3 +359,41 @@ def test_an_http_error_shows_the_human_part_of(body: bytes, shown: str):
 def test_an_error_of_the_connection_comes_first():
     answer = read([delta(content="a")], error="timeout after 300 s")
     assert answer.error == "timeout after 300 s"
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.sampled_from(["reasoning", "reasoning_content", "content", "arguments"]),
+        st.text(alphabet=st.sampled_from('ab "\\\tä\n{}:,'), max_size=4),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(PIECES)
+def test_pieces_of_any_text_are_what_a_json_decoder_finds(pieces: list[tuple[str, str]]):
+    """Events alike but for their text are read by a shorter way, which must not show."""
+    chunks: list[bytes] = []
+    wanted = {"reasoning": "", "content": "", "arguments": ""}
+    for field, text in pieces:
+        wanted["reasoning" if field.startswith("reasoning") else field] += text
+        if field == "arguments":
+            chunks.append(delta(tool_calls=[{"index": 0, "function": {"arguments": text}}]))
+        else:
+            chunks.append(delta(**{field: text}))
+    answer = read([*chunks, delta("stop"), b"data: [DONE]\n\n"])
+    assert answer.reasoning == wanted["reasoning"]
+    assert answer.text == wanted["content"] + wanted["arguments"]
+    assert len(answer.token_ns) == sum(bool(text) for _, text in pieces)
+    longest = max(len(text) for _, text in pieces)
+    total = sum(len(text) for _, text in pieces)
+    assert answer.largest_read_ratio == (longest / total if total else None)
+
+
+def test_what_only_looks_like_text_between_the_same_ends_is_decoded():
+    one = delta(content="a")
+    head, tail = one.split(b'"a"')
+    trap = head + b'"b", "reasoning": "c"' + tail
+    answer = read([one, one, trap, STOP])
+    assert (answer.text, answer.reasoning) == ("aab", "c")

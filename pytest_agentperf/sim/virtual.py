@@ -112,9 +112,10 @@ class VirtualConnection:
         keep, take = into.reads.append, answer.take
 
         def receive(gain: Gain) -> None:
+            cached_tokens = gain.cached_tokens
             for end_s, tokens in zip(gain.ends_s, gain.tokens, strict=True):
-                if data := take(tokens, gain.cached_tokens, end_s):
-                    keep((round(end_s * 1e9), data))
+                if data := take(tokens, cached_tokens, end_s):
+                    keep((int(end_s * 1e9 + 0.5), data))
             if gain.finished:
                 ended.set_result(None)
 
