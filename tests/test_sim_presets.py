@@ -100,7 +100,9 @@ class TestNames:
 
     @pytest.mark.parametrize("look_up", [preset, preset_system])
     @pytest.mark.parametrize("name", ["h200x8", "h200x8/gpt-2", "laptop/gpt-oss-20b", ""])
-    def test_an_unknown_name_is_refused_with_those_known(self, name: str, look_up: Callable[[str], object]):
+    def test_an_unknown_name_is_refused_with_those_known(
+        self, name: str, look_up: Callable[[str], object]
+    ):
         with pytest.raises(ValueError, match=f"unknown preset '{name}'") as error:
             look_up(name)
         assert all(known in str(error.value) for known in NAMES)
