@@ -16,13 +16,7 @@ __all__ = ["capacity_of", "contradicts", "search_of"]
 
 def search_of(phases: Sequence[PhaseResult], tier: SLOTier, settings: Settings) -> CapacitySearch:
     """Return a search that knows every phase, for whatever tier it was measured."""
-    search = CapacitySearch(
-        start_agents=settings.start_agents,
-        max_agents=settings.max_agents,
-        resolution=settings.resolution,
-    )
-    for phase in phases:
-        search.record(phase.agents, phase.verdict(tier.name).outcome)
+    search, _ = _replay(phases, tier, settings)
     return search
 
 
@@ -37,12 +31,14 @@ def capacity_of(
         settings: where the search starts and ends.
         system: what was measured, as declared; ``None`` when it was not.
     """
-    found = search_of(phases, tier, settings).result()
+    search, needed = _replay(phases, tier, settings)
+    found = search.result()
     passing = _phase_of(phases, tier, found.agents, "pass")
     failing = _phase_of(phases, tier, found.first_failing, "fail")
     throughput = passing.metrics.throughput_tok_per_s if passing else None
     mean_w, reason = _mean_power(passing.power if passing else None, system)
     answered = found.status not in {"invalid", "open"}
+    low, high = search.interval() if answered else (None, None)
     capacity = Capacity(
         model=tier.model,
         tier=tier.name,
@@ -61,6 +57,10 @@ def capacity_of(
         throughput_per=normalize(
             throughput if answered else None, system, mean_power_w=mean_w, power_reason=reason
         ),
+        agents_low=low,
+        agents_high=high,
+        phases_used=len(needed),
+        measured_s=sum(phase.duration_s for phase in needed),
     )
     invalid = [p for p in phases if p.verdict(tier.name).outcome == "invalid"]
     text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
@@ -70,6 +70,23 @@ def capacity_of(
 def contradicts(now: Capacity, given: Capacity) -> bool:
     """Tell whether a number that was given as carried, or a smaller one, has failed since."""
     return now.first_failing is not None and now.first_failing <= given.agents
+
+
+def _replay(
+    phases: Sequence[PhaseResult], tier: SLOTier, settings: Settings
+) -> tuple[CapacitySearch, list[PhaseResult]]:
+    """Return a search that knows every phase, and those that it needed."""
+    search = CapacitySearch(
+        start_agents=settings.start_agents,
+        max_agents=settings.max_agents,
+        resolution=settings.resolution,
+    )
+    needed: list[PhaseResult] = []
+    for phase in phases:
+        verdict = phase.verdict(tier.name)
+        if search.record(phase.agents, verdict.outcome, verdict.findings):
+            needed.append(phase)
+    return search, needed
 
 
 def _limited_by(found: SearchResult, failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:

@@ -131,8 +131,8 @@ def _procedure(settings: Settings) -> tuple[Rule, ...]:
             "exponential ramp, then binary search",
             settings.start_agents == _OFFICIAL.start_agents
             and settings.resolution <= _OFFICIAL.resolution,
-            f"x2 from {settings.start_agents} agents, resolution {settings.resolution:.0%}, never "
-            "finer than 1 agent",
+            f"ramp from {settings.start_agents} agents and bracket, guided by the curve so far, "
+            f"resolution {settings.resolution:.0%}, never finer than 1 agent",
         ),
         _rule(
             "30 trajectories, 3 per agent, 10 minutes steady",

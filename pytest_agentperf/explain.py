@@ -41,6 +41,7 @@ def explain_capacity(
         carried = f"{capacity.label} agents"
     lines = [
         f"'{tier}' carries {carried}; asked for at least {tier.min_agents}",
+        *_interval(capacity),
         f"limited by: {', '.join(capacity.limited_by) or 'nothing that was measured'}",
         *_bracket("largest passing", passing, tier.name),
         *_bracket("smallest failing", failing, tier.name),
@@ -54,7 +55,17 @@ def explain_capacity(
     if capacity.passes_above_failure:
         above = ", ".join(map(str, capacity.passes_above_failure))
         lines.append(f"not monotone: {above} agents passed above a failure and do not count")
+    if capacity.phases_used:
+        lines.append(f"needed {capacity.phases_used} phases, {words.span(capacity.measured_s)}")
     return "\n".join(lines)
+
+
+def _interval(capacity: Capacity) -> list[str]:
+    if capacity.agents_low is None:
+        return []
+    high = capacity.agents_high
+    span = f"{capacity.agents_low} or more" if high is None else f"{capacity.agents_low} to {high}"
+    return [f"between the phases, and at limits 2 % stricter and looser: {span} agents"]
 
 
 def _limit_line(finding: Finding) -> str:

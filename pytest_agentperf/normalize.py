@@ -77,6 +77,14 @@ class Capacity:
     """Agents, normalised."""
     throughput_per: Normalized
     """Output tokens per second, normalised."""
+    agents_low: int | None = None
+    """Least number that the phases allow: at limits 2 % stricter. ``None``: not known."""
+    agents_high: int | None = None
+    """Greatest: at limits 2 % looser, or just below ``first_failing``. ``None``: not known."""
+    phases_used: int = 0
+    """Phases that this tier's search needed, whichever tier they were measured for."""
+    measured_s: float = 0.0
+    """Duration of these phases, seconds."""
     explanation: str = ""
 
     def __repr__(self) -> str:

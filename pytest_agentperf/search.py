@@ -1,7 +1,12 @@
-"""Which number of agents next? Ramp, then bisection; no clock, no network.
+"""Which number of agents next? A ramp, then a bracket that closes; no clock, no network.
 
 One search answers for one tier. Every phase that was measured, for whatever tier, is recorded in
 every search, so that no phase is measured twice (METHODOLOGY, section 2).
+
+A *guided* search reads more from a phase than its verdict. Of every limit a phase uses up a share,
+its strain; the next phase is where the curve through two phases reaches 1. Curves only aim: what
+passes and what fails is measured, and no bracket takes more than `_SLACK` phases beyond those of
+its bisection, whatever the curve.
 
 Invariants:
 - ``floor`` is the greatest passing N below every failing N: a pass above a failure never counts.
@@ -10,14 +15,29 @@ Invariants:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_agentperf.slo import Outcome
+from pytest_agentperf.aim import Findings, crossings, strain
+from pytest_agentperf.slo import Finding, Outcome
 
 __all__ = ["CapacitySearch", "SearchResult"]
 
 _TRIES = 2
+_SLACK = 2
+"""Phases that bad aims may cost. An aim that spares a phase earns one back."""
+_FARTHEST = 4
+"""A ramp goes no farther in one step, whatever the curve says."""
+_OVERSHOOT = 1.04
+"""A ramp aims to end: this far beyond the crossing."""
+_APART = 1.25
+"""Phases nearer to each other say more of their noise than of the curve outside them."""
+_ALIKE_RATIO = 0.02
+"""A capacity is told also for limits so much stricter and looser."""
+
+_Bracket = tuple[int, int | None]
+"""Greatest N that counts as passing, 0 for none, and smallest that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +57,42 @@ class SearchResult:
 class CapacitySearch:
     """Find the greatest N that passes."""
 
-    def __init__(self, *, start_agents: int, max_agents: int, resolution: float) -> None:
+    def __init__(
+        self, *, start_agents: int, max_agents: int, resolution: float, guided: bool = True
+    ) -> None:
+        """Search from ``start_agents``; where it is not guided, double, halve and bisect alone."""
         self._start = start_agents
         self._max = max_agents
         self._resolution = resolution
-        self._passed: set[int] = set()
-        self._failed: set[int] = set()
+        self._guided = guided
+        self._passed: dict[int, Findings] = {}
+        self._failed: dict[int, Findings] = {}
         self._invalid: dict[int, int] = {}
+        self._slack = _SLACK
 
-    def record(self, agents: int, outcome: Outcome) -> None:
-        """Take the verdict of one phase. A failure outweighs a pass at the same N."""
+    def record(self, agents: int, outcome: Outcome, findings: Sequence[Finding] = ()) -> bool:
+        """Take the verdict of one phase. A failure outweighs a pass at the same N.
+
+        Args:
+            agents: agents of the phase.
+            outcome: its verdict.
+            findings: every limit against what was observed; without them the search cannot aim.
+
+        Returns:
+            Whether this search needed the phase: it was asked for, or has narrowed the bracket.
+        """
+        wanted, before = self._wanted(), self._bracket()
+        by_limit = {finding.limit: finding for finding in findings}
         if outcome == "invalid":
             self._invalid[agents] = self._invalid.get(agents, 0) + 1
         elif outcome == "fail":
-            self._failed.add(agents)
-            self._passed.discard(agents)
+            self._failed[agents] = by_limit
+            self._passed.pop(agents, None)
         elif agents not in self._failed:
-            self._passed.add(agents)
+            self._passed[agents] = by_limit
+        if agents == wanted and outcome != "invalid":
+            self._count_slack(agents, before)
+        return agents == wanted or self._bracket() != before
 
     def next_phase(self) -> int | None:
         """Return the number of agents to measure next, or ``None`` when the search has ended."""
@@ -74,6 +113,21 @@ class CapacitySearch:
             ),
         )
 
+    def interval(self) -> tuple[int, int | None]:
+        """Return the least and the greatest N that the phases allow.
+
+        They are the ends of the bracket or, where it lies farther out, N at limits 2 % stricter and
+        looser, on the curve through the phases around it. The greatest is ``None`` where no phase
+        has missed the looser limits.
+        """
+        floor, ceiling = self._bracket()
+        stricter = self._span_at(1 - _ALIKE_RATIO)
+        looser = self._span_at(1 + _ALIKE_RATIO)
+        low = floor if stricter is None else min(floor, stricter[0])
+        if looser is None or ceiling is None:
+            return low, None
+        return low, max(ceiling - 1, looser[1])
+
     def _status(
         self, floor: int, ceiling: int | None
     ) -> Literal["open", "found", "at-limit", "unsupported", "invalid"]:
@@ -84,7 +138,7 @@ class CapacitySearch:
             return "at-limit"
         return "found" if floor else "unsupported"
 
-    def _bracket(self) -> tuple[int, int | None]:
+    def _bracket(self) -> _Bracket:
         ceiling = min(self._failed, default=None)
         floor = max((n for n in self._passed if ceiling is None or n < ceiling), default=0)
         return floor, ceiling
@@ -94,10 +148,87 @@ class CapacitySearch:
         if ceiling is None:
             if floor == 0:
                 return self._start
-            return min(2 * floor, self._max) if floor < self._max else None
+            return min(self._above(floor), self._max) if floor < self._max else None
         if floor == 0:
-            return max(1, ceiling // 2) if ceiling > 1 else None
-        return (floor + ceiling) // 2 if ceiling - floor > self._step(floor) else None
+            return self._below(ceiling) if ceiling > 1 else None
+        return self._between(floor, ceiling) if ceiling - floor > self._step(floor) else None
+
+    def _above(self, floor: int) -> int:
+        """Return the next step of a ramp: doubled, or just beyond the crossing ahead."""
+        before = max((n for n in self._passed if n * _APART <= floor), default=None)
+        aim = self._aim(before, floor)
+        if aim is None:
+            return 2 * floor
+        beyond = math.ceil(min(aim * _OVERSHOOT, _FARTHEST * floor))
+        return max(beyond, floor + self._step(floor) if self._slack else 2 * floor)
+
+    def _below(self, ceiling: int) -> int:
+        """Return the next step down while nothing has passed: halved, or just below a crossing."""
+        beyond = min((n for n in self._failed if n >= ceiling * _APART), default=None)
+        aim = self._aim(ceiling, beyond)
+        if aim is None or aim >= ceiling:
+            return max(1, ceiling // 2)
+        under = math.floor(max(aim / _OVERSHOOT, ceiling / _FARTHEST))
+        return max(1, under if self._slack else min(under, ceiling // 2))
+
+    def _between(self, floor: int, ceiling: int) -> int:
+        """Return the next step inside a bracket: the middle, or the last N below the crossing.
+
+        A step off the ends, so that the bracket closes; and no nearer to an end than leaves a part
+        that the middle closes in time, with what slack there is.
+        """
+        middle = (floor + ceiling) // 2
+        aim = self._aim(floor, ceiling)
+        widest = self._step(floor) * 2 ** (self._bisections(floor, ceiling) - 1 + self._slack)
+        off = min(self._step(floor), (ceiling - floor) // 2)
+        least, most = max(floor + off, ceiling - widest), min(ceiling - off, floor + widest)
+        return min(max(middle if aim is None else math.floor(aim), least), most)
+
+    def _bisections(self, floor: int, ceiling: int) -> int:
+        """Return how many phases close a bracket when each is in its middle."""
+        return max(0, math.ceil(math.log2((ceiling - floor) / self._step(floor))))
 
     def _step(self, floor: int) -> int:
         return max(1, math.floor(self._resolution * floor))
+
+    def _aim(self, few: int | None, many: int | None) -> float | None:
+        """Return where the first limit is crossed, by two phases; ``None`` where one hides it.
+
+        Behind a cliff the other limits' curves are not what they were before it.
+        """
+        if few is None or many is None or not self._guided:
+            return None
+        known = self._passed | self._failed
+        found = crossings(few, known[few], many, known[many])
+        at = [x for x in found if x is not None]
+        return min(at) if at and len(at) == len(found) else None
+
+    def _count_slack(self, agents: int, before: _Bracket) -> None:
+        """Count what an aim has gained or lost against the step without one."""
+        (floor, ceiling), (now_floor, now_ceiling) = before, self._bracket()
+        if ceiling is None:
+            ramping = floor and now_ceiling is None
+            gained = math.floor(math.log2(agents / floor)) if ramping else 1
+        elif floor == 0 or now_ceiling is None:
+            gained = 1 if now_floor else math.floor(math.log2(ceiling / agents))
+        else:
+            gained = self._bisections(floor, ceiling) - self._bisections(now_floor, now_ceiling)
+        self._slack = min(max(0, self._slack + gained - 1), _SLACK)
+
+    def _span_at(self, level: float) -> tuple[int, int] | None:
+        """Return between which N the first strain passes a level; ``None`` when none ever does."""
+        known = self._passed | self._failed
+        over = [n for n, found in known.items() if any(strain(f) > level for f in found.values())]
+        if not over:
+            return None
+        beyond = min(over)
+        within = max((n for n in known if n < beyond), default=0)
+        farther = min((n for n in known if n >= beyond * _APART), default=0)
+        few, many = (within, beyond) if within else (beyond, farther)
+        if not (few and many):
+            return 0, beyond - 1
+        at = crossings(few, known[few], many, known[many], level=level)
+        if not at or None in at:
+            return within, beyond - 1
+        exact = max(0, math.floor(min(x for x in at if x is not None)))
+        return exact, exact

@@ -115,3 +115,16 @@ def test_invalid_phases_say_why():
 def test_a_curve_that_is_not_monotone_is_reported():
     lines = explain(capacity(passes_above_failure=(12, 16)))
     assert lines[-1] == "not monotone: 12, 16 agents passed above a failure and do not count"
+
+
+@pytest.mark.parametrize(
+    ("high", "span"), [(10, "7 to 10 agents"), (None, "7 or more agents")], ids=["both", "open"]
+)
+def test_a_capacity_says_what_else_the_phases_allow(high: int | None, span: str):
+    lines = explain(capacity(agents_low=7, agents_high=high))
+    assert lines[1] == f"between the phases, and at limits 2 % stricter and looser: {span}"
+
+
+def test_a_capacity_says_what_it_took():
+    lines = explain(capacity(phases_used=5, measured_s=3300.0))
+    assert lines[-1] == "needed 5 phases, 55 min"

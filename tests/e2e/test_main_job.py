@@ -64,9 +64,10 @@ def test_no_phase_is_measured_twice_and_every_tier_judges_each(bundle: Bundle) -
     assert {tuple(v.tier for v in p.verdicts) for p in bundle.phases} == {TIERS}
 
 
-def test_the_ramp_starts_at_eight_and_doubles(bundle: Bundle) -> None:
-    ramp = [p.agents for p in bundle.phases][:3]
-    assert ramp == [8, 16, 32]
+def test_the_ramp_starts_at_eight_and_grows_at_most_fourfold(bundle: Bundle) -> None:
+    first, second, third = [p.agents for p in bundle.phases][:3]
+    assert (first, second) == (8, 16)
+    assert 16 < third <= 64
 
 
 def test_a_smoke_run_lists_the_rules_it_broke(bundle: Bundle, run: tuple[Path, str]) -> None:

@@ -1,0 +1,304 @@
+"""What a guided search saves, and whether it finds the same: whole searches in virtual time.
+
+    python -m benchmarks.search small smooth --seeds 1-20 --cache /tmp/search-cache
+
+runs the searches of all tiers of a shape (`benchmarks.truth`) once per seed and strategy: *naive*
+(every tier for itself, doubling from one agent, then bisection), *bisection* (phases shared by all
+tiers, from eight) and *guided* (as bisection, by the lines through what was measured). A phase is
+measured once per shape, seed and number of agents and kept under ``--cache``, so that all
+strategies meet the same phases, and a study that was broken off goes on where it was. A cache is
+good for one state of the package: what changes a phase needs a new one. Writes
+``tests/data/study/search.json``, where shapes that were not asked for stay as they are.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.truth import DATASET, SHAPES, TIERS
+from pytest_agentperf.bench import Bench, Inputs, Models
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.importers import load_dataset
+from pytest_agentperf.preflight import connect, open_folder
+from pytest_agentperf.search import CapacitySearch, SearchResult
+from pytest_agentperf.settings import make_settings
+from pytest_agentperf.slo import Finding, Limit, ModelSpec, SLOTier
+
+__all__ = ["main", "study"]
+
+_DATA = Path(__file__).parent.parent / "tests" / "data"
+_QUIET = "stream_interval=100000"
+"""First and last token, which are all that counts here, go out when they always do."""
+_RESOLUTION = 0.02
+
+
+@dataclass(frozen=True)
+class _Strategy:
+    start_agents: int
+    shared: bool
+    """Every phase is judged by all tiers."""
+    guided: bool
+
+
+_STRATEGIES = {
+    "naive": _Strategy(start_agents=1, shared=False, guided=False),
+    "bisection": _Strategy(start_agents=8, shared=True, guided=False),
+    "guided": _Strategy(start_agents=8, shared=True, guided=True),
+}
+_SPEC = ModelSpec(
+    model="model",
+    tiers=tuple(
+        SLOTier(
+            model="model",
+            name=name,
+            limits=(
+                Limit(metric="output_speed_tok_per_s", statistic="p25", value=speed),
+                Limit(metric="ttft_s", statistic="p95", value=ttft),
+            ),
+        )
+        for name, (speed, ttft) in TIERS.items()
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    agents: int
+    p25_tok_per_s: float
+    p95_ttft_s: float
+    error_ratio: float
+    duration_s: float
+
+    def findings(self, tier: SLOTier) -> tuple[Finding, ...]:
+        seen = {"output_speed_tok_per_s": self.p25_tok_per_s, "ttft_s": self.p95_ttft_s}
+        limits = [(x.name, x.sign, x.value, seen[x.metric], x.met_by(seen[x.metric]))
+                  for x in tier.limits]  # fmt: skip
+        few = self.error_ratio <= tier.max_error_ratio
+        limits.append(("error_ratio", "<=", tier.max_error_ratio, self.error_ratio, few))
+        return tuple(
+            Finding(limit=limit, sign=sign, bound=bound, observed=observed, n=0, met=met)
+            for limit, sign, bound, observed, met in limits
+        )
+
+
+class _Phases:
+    """Phases of one shape and seed, measured when they are first asked for."""
+
+    def __init__(self, shape: str, seed: int, cache: Path) -> None:
+        self._shape = shape
+        self._seed = seed
+        self._path = cache / f"{shape}-{seed}.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        known = [_Phase(**json.loads(line)) for line in lines]
+        self._known = {phase.agents: phase for phase in known}
+
+    def __call__(self, agents: int) -> _Phase:
+        if agents not in self._known:
+            phase = asyncio.run(_measure(self._shape, self._seed, agents))
+            with self._path.open("a") as out:
+                out.write(json.dumps(vars(phase)) + "\n")
+            self._known[agents] = phase
+        return self._known[agents]
+
+
+async def _measure(shape: str, seed: int, agents: int) -> _Phase:
+    with tempfile.TemporaryDirectory() as results:
+        settings = make_settings({"results": results, "seed": seed, "max_phase_s": 100_000.0})
+        info = connect(f"sim+virtual:?{SHAPES[shape]}&{_QUIET}", ("model",))
+        inputs = Inputs(endpoint=info, dataset=load_dataset(DATASET, None), meter=None, system=None)
+        folder = open_folder(settings, inputs)
+        bench = Bench(
+            settings=settings,
+            models=Models(specs={"model": _SPEC}, published={}),
+            inputs=inputs,
+            folder=folder,
+            on_event=lambda _: None,
+        )
+        try:
+            await bench.measure(agents)
+            return _phase(folder.bundle.phases[-1])
+        finally:
+            await bench.close()
+            info.close()
+
+
+def _phase(measured: PhaseResult) -> _Phase:
+    metrics = measured.metrics
+    assert metrics.output_speed_tok_per_s is not None
+    assert metrics.ttft_s is not None
+    return _Phase(
+        agents=measured.agents,
+        p25_tok_per_s=metrics.output_speed_tok_per_s.p25,
+        p95_ttft_s=metrics.ttft_s.p95,
+        error_ratio=metrics.error_ratio,
+        duration_s=measured.duration_s,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All tiers of a shape, searched once."""
+
+    answers: Mapping[str, SearchResult]
+    intervals: Mapping[str, tuple[int, int | None]]
+    measured: Sequence[_Phase]
+
+    @property
+    def minutes(self) -> float:
+        return sum(phase.duration_s for phase in self.measured) / 60
+
+
+def _search(measure: Callable[[int], _Phase], how: _Strategy) -> _Run:
+    answers: dict[str, SearchResult] = {}
+    intervals: dict[str, tuple[int, int | None]] = {}
+    measured: list[_Phase] = []
+    for tier in _SPEC.tiers:
+        search = CapacitySearch(
+            start_agents=how.start_agents,
+            max_agents=4096,
+            resolution=_RESOLUTION,
+            guided=how.guided,
+        )
+        for phase in measured if how.shared else ():
+            _record(search, tier, phase)
+        while (agents := search.next_phase()) is not None:
+            measured.append(measure(agents))
+            _record(search, tier, measured[-1])
+        answers[tier.name], intervals[tier.name] = search.result(), search.interval()
+    return _Run(answers=answers, intervals=intervals, measured=measured)
+
+
+def _record(search: CapacitySearch, tier: SLOTier, phase: _Phase) -> None:
+    findings = phase.findings(tier)
+    search.record(phase.agents, "pass" if all(f.met for f in findings) else "fail", findings)
+
+
+def study(shape: str, seeds: Sequence[int], cache: Path, processes: int) -> dict[str, Any]:
+    """Search a shape with every strategy and seed; return the row of the shape."""
+    with ProcessPoolExecutor(processes) as pool:
+        jobs = [pool.submit(_searches, shape, seed, cache) for seed in seeds]
+        by_seed: list[dict[str, _Run]] = []
+        for seed, job in zip(seeds, jobs, strict=True):
+            by_seed.append(job.result())
+            print(f"{shape} seed {seed}: {_line(by_seed[-1])}", flush=True)
+    truths = _truths(shape)
+    rows = {name: _row([runs[name] for runs in by_seed], truths) for name in _STRATEGIES}
+    naive = rows["naive"]
+    for row in rows.values():
+        row["phases_to_naive"] = round(row["phases"] / naive["phases"], 3)
+        row["minutes_to_naive"] = round(row["minutes"] / naive["minutes"], 3)
+    return {"seeds": list(seeds), "truth": truths, "strategies": rows}
+
+
+def _searches(shape: str, seed: int, cache: Path) -> dict[str, _Run]:
+    phases = _Phases(shape, seed, cache)
+    return {name: _search(phases, how) for name, how in _STRATEGIES.items()}
+
+
+def _truths(shape: str) -> dict[str, int]:
+    path = _DATA / "truth" / f"{shape}.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())["truth"]
+    return {tier: each["agents"] for tier, each in found.items() if each["adjacent"]}
+
+
+def _row(runs: Sequence[_Run], truths: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "phases": round(mean(len(run.measured) for run in runs), 2),
+        "minutes": round(mean(run.minutes for run in runs), 1),
+        "tiers": {
+            tier: _accuracy(
+                [run.answers[tier].agents for run in runs],
+                [run.intervals[tier] for run in runs],
+                truth,
+            )
+            for tier, truth in truths.items()
+        },
+    }
+
+
+def _accuracy(
+    answers: Sequence[int], intervals: Sequence[tuple[int, int | None]], truth: int
+) -> dict[str, Any]:
+    off = [answer - truth for answer in answers]
+    inside = [low <= truth and (high is None or truth <= high) for low, high in intervals]
+    wide = [high - low for low, high in intervals if high is not None]
+    return {
+        "answers": list(answers),
+        "equal": round(mean(x == 0 for x in off), 3),
+        "within_1": round(mean(abs(x) <= 1 for x in off), 3),
+        "within_1_or_2_percent": round(mean(abs(x) <= max(1, 0.02 * truth) for x in off), 3),
+        "worst": max(off, key=abs),
+        "truth_in_interval": round(mean(inside), 3),
+        "interval_width": round(mean(wide), 1) if wide else None,
+    }
+
+
+def _line(runs: Mapping[str, _Run]) -> str:
+    return "; ".join(
+        f"{name} {len(run.measured)} phases, {run.minutes:.0f} min, "
+        f"{' / '.join(str(found.agents) for found in run.answers.values())}"
+        for name, run in runs.items()
+    )
+
+
+def _print(shape: str, row: Mapping[str, Any]) -> None:
+    print(f"\n{shape}, {len(row['seeds'])} seeds, truth {row['truth'] or 'not measured'}")
+    print(f"{'':12}{'phases':>8}{'minutes':>9}{': naive':>9}  equal, within 1, max(1, 2 %), worst")
+    for name, found in row["strategies"].items():
+        tiers = "; ".join(
+            f"{x['equal']:.0%} {x['within_1']:.0%} {x['within_1_or_2_percent']:.0%} {x['worst']:+d}"
+            for x in found["tiers"].values()
+        )
+        print(
+            f"{name:12}{found['phases']:8.1f}{found['minutes']:9.0f}"
+            f"{found['minutes_to_naive']:9.2f}  {tiers}"
+        )
+
+
+def _numbers(text: str) -> list[int]:
+    low, _, high = text.partition("-")
+    return list(range(int(low), int(high or low) + 1))
+
+
+def main() -> None:
+    """Study the shapes that are asked for, and write what was found."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
+    parser.add_argument("shapes", nargs="+", choices=SHAPES)
+    parser.add_argument("--seeds", type=_numbers, default="1-20", help="for example 1-20")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of measured phases")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=_DATA / "study" / "search.json")
+    asked = parser.parse_args()
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    for shape in asked.shapes:
+        row = study(shape, asked.seeds, asked.cache, asked.processes)
+        _print(shape, row)
+        _write(asked.out, shape, row)
+
+
+def _write(path: Path, shape: str, row: Mapping[str, Any]) -> None:
+    written: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    shapes: dict[str, Any] = {**written.get("shapes", {}), shape: row}
+    study = {
+        "made_by": "python -m benchmarks.search SHAPE --seeds A-B --cache FOLDER",
+        "rule": "exact: from turn 0, full floors",
+        "dataset": DATASET,
+        "resolution": _RESOLUTION,
+        "tiers": {t: {"p25_tok_per_s": s, "p95_ttft_s": late} for t, (s, late) in TIERS.items()},
+        "shapes": {name: shapes[name] for name in SHAPES if name in shapes},
+    }
+    path.write_text(json.dumps(study, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
