@@ -31,6 +31,7 @@ from pytest_agentperf.orders import (
     Stopped,
     TokenCount,
 )
+from pytest_agentperf.plan import turns_by_isl
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import TurnRecord
 from pytest_agentperf.tokens import LocalTokenizer
@@ -206,4 +207,5 @@ def _workload(command: Setup, place: Place) -> Workload:
         salt=command.salt,
         clock=place.clock,
         connect=place.connections(command),
+        turns_by_isl=turns_by_isl(planned) if command.start == "balanced" else (),
     )

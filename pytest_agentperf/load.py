@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pytest_agentperf.agent import Agent, EncodedTrajectory
 from pytest_agentperf.answer import Answer
 from pytest_agentperf.clock import Clock
-from pytest_agentperf.plan import Assignment
+from pytest_agentperf.plan import Assignment, Position, balanced_start
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.wire import ChatEncoder
@@ -30,6 +30,12 @@ class Workload:
     clock: Clock
     connect: Callable[[], Connection]
     """Makes the connection of one agent."""
+    turns_by_isl: tuple[Position, ...] = ()
+    """Where agents of a balanced start begin; empty where each begins at a first turn."""
+
+    def start(self, agent: int) -> Position | None:
+        """Return where an agent begins; ``None``: with its first assigned trajectory."""
+        return balanced_start(self.turns_by_isl, agent) if self.turns_by_isl else None
 
 
 class Load:
@@ -61,6 +67,7 @@ class Load:
                 assignment=Assignment(
                     seed=workload.seed, agent=number, trajectories=len(workload.trajectories)
                 ),
+                start=workload.start(number),
                 encoder=workload.encoder,
                 connection=connection,
                 clock=workload.clock,

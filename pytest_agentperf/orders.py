@@ -39,6 +39,8 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     max_tokens: int
     output: str
     salt: str
+    start: str = "first"
+    """``first``: every agent begins at the first turn; ``balanced``: see `plan.balanced_start`."""
     seed: int
     run: str
     timeout_s: float

@@ -8,13 +8,29 @@ from dataclasses import dataclass, replace
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory, Turn, prompts
 
-__all__ = ["Assignment", "Plan", "make_plan", "salt", "salts", "start_offsets_s"]
+__all__ = [
+    "Assignment",
+    "Plan",
+    "Position",
+    "balanced_start",
+    "make_plan",
+    "salt",
+    "salts",
+    "start_offsets_s",
+    "turns_by_isl",
+]
+
+Position = tuple[int, int]
+"""A trajectory of the plan, by its place, and one of its turns."""
+
 
 _BYTES_PER_TOKEN = 4
 _MEDIAN_TOOL_S = 1.0
 _SIGMA_TOOL = 0.978
 """ln 5 / 1.645: a lognormal with median 1 s has its P95 at 5 s (METHODOLOGY, section 1)."""
 _LEAST_TOOL_S = 0.05
+_GOLDEN = (math.sqrt(5) - 1) / 2
+"""Its multiples, modulo 1, are spread as evenly as can be, however many are taken."""
 _SALT_DIGITS = 32
 _SALT_TOKENS = 64
 """A digit and its blank are at most two tokens; the recorded ISL knows nothing of them."""
@@ -144,6 +160,31 @@ class Assignment:
                 range(self._count), key=lambda i: _digest(f"{self._key}/{cycle}/{i}")
             )
         return self._order[place]
+
+
+def turns_by_isl(trajectories: Sequence[Trajectory]) -> tuple[Position, ...]:
+    """Return all recorded turns in order of their ISL, for `balanced_start`."""
+    return tuple(
+        (place, turn)
+        for _, place, turn in sorted(
+            (isl, place, turn)
+            for place, trajectory in enumerate(trajectories)
+            for turn, isl in enumerate(_isl_tokens(trajectory)[0])
+        )
+    )
+
+
+def balanced_start(turns: Sequence[Position], agent: int) -> Position:
+    """Return where an agent begins, so that contexts are from the start as long as they become.
+
+    The turn at quantile frac(0.5 + 0.618 agent) of all turns by ISL: a function of the plan and the
+    agent alone, so that the starts of few agents are among those of many.
+
+    Args:
+        turns: all turns in order, from `turns_by_isl`.
+        agent: number of the agent.
+    """
+    return turns[int((0.5 + _GOLDEN * agent) % 1.0 * len(turns))]
 
 
 def salt(key: str) -> str:

@@ -63,7 +63,7 @@ class PhaseState:
             self.failed_in_a_row += not record.error.startswith("timeout")
             return
         self.failed_in_a_row = 0
-        if record.last_turn:
+        if record.completes:
             self._completed[record.agent] += 1
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from pytest_agentperf.agent import Agent, encode_trajectory
 from pytest_agentperf.answer import Answer
 from pytest_agentperf.clock import REAL_TIME
-from pytest_agentperf.plan import Assignment
+from pytest_agentperf.plan import Assignment, Position
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.trajectory import Message, Trajectory, Turn
 from pytest_agentperf.wire import ChatEncoder
@@ -60,7 +60,11 @@ class FromMemory:
 
 
 def _replay(
-    connection: FromMemory, *, salt: str = "trajectory", requests: int = 2
+    connection: FromMemory,
+    *,
+    salt: str = "trajectory",
+    requests: int = 2,
+    start: Position | None = None,
 ) -> tuple[list[str], list[TurnRecord]]:
     """Run an agent until it has been answered ``requests`` times; what it told, in order."""
     told: list[str] = []
@@ -81,6 +85,7 @@ def _replay(
         offset_ns=0,
         trajectories=(encode_trajectory(TRAJECTORY, ENCODER),),
         assignment=Assignment(seed=0, agent=3, trajectories=1),
+        start=start,
         encoder=ENCODER,
         connection=connection,
         clock=REAL_TIME,
@@ -149,3 +154,30 @@ def test_a_failed_request_ends_its_trajectory() -> None:
 def test_the_last_turn_is_marked(turn: int) -> None:
     _, records = _replay(FromMemory(events=1))
     assert records[turn].last_turn is (turn == 1)
+
+
+def test_an_agent_that_begins_in_the_middle_sends_the_whole_prompt_so_far() -> None:
+    connection = FromMemory(events=1)
+    _, records = _replay(connection, requests=4, start=(0, 1))
+    contents = [[m["content"] for m in body["messages"]] for body in connection.bodies[:3]]
+    head = contents[0][0].split("\n")
+    assert (len(head[0]), head[1]) == (63, "You fix code.")
+    assert contents[0][1:] == ["Fix it.", "Done."]
+    # Then it goes on with its assignment, under a new salt.
+    assert contents[1][1:] == ["Fix it.", "Turn 1 of 9."]
+    assert contents[1][0] == contents[2][0] != contents[0][0]
+    asked = [(r.ordinal, r.turn, r.from_turn, r.last_turn) for r in records[:3]]
+    assert asked == [(0, 1, 1, True), (1, 0, 0, False), (1, 1, 0, True)]
+    assert [r.completes for r in records[:3]] == [False, False, True]
+
+
+def test_a_balanced_start_may_be_a_first_turn() -> None:
+    connection = FromMemory(events=1)
+    _, records = _replay(connection, requests=2, start=(0, 0))
+    assert [(r.ordinal, r.turn, r.completes) for r in records[:2]] == [(0, 0, False), (0, 1, True)]
+
+
+def test_what_fails_in_the_middle_ends_its_trajectory_too() -> None:
+    _, records = _replay(FromMemory(events=0, fails=True), requests=2, start=(0, 1))
+    asked = [(r.ordinal, r.turn, r.from_turn, r.scheduled_ns > 0) for r in records[:2]]
+    assert asked == [(0, 1, 1, True), (1, 0, 0, True)]

@@ -22,6 +22,7 @@ from pytest_agentperf.orders import (
     Stop,
     Stopped,
 )
+from pytest_agentperf.plan import turns_by_isl
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.synthesis import synthesize
 from tests.virtual import Scripted
@@ -112,6 +113,30 @@ def test_a_phase_from_set_up_to_stop(endpoint: Scripted, setup: Setup) -> None:
     # A quarter of a second of CPU for every second; nothing sent before 3.5 s is open at 5 s.
     assert told.all[-1] == Stopped(lag_s=[], cpu_ratio=0.25, open_members=0)
     assert endpoint.open == 0
+
+
+def test_agents_of_a_balanced_start_begin_where_the_plan_says(
+    endpoint: Scripted, setup: Setup
+) -> None:
+    told = Told(endpoint)
+    setup.start = "balanced"
+
+    async def work() -> None:
+        await told.crew.obey(setup)
+        await told.crew.obey(Prepare(phase=1, agents=[0, 1], offsets_ns=[0, 0]))
+        await told.crew.obey(Begin(at_ns=0))
+        await asyncio.sleep(20)
+        await told.crew.obey(Stop())
+
+    asyncio.run(endpoint.run(work))
+    turns = [t for each in told.all if isinstance(each, Ended) for t in each.turns]
+    # Of 4 turns by ISL, agent 0 begins at quantile 0.5: the third; agent 1 at 0.118: the first.
+    by_isl = turns_by_isl(DATASET.trajectories)
+    first = {t.agent: t for t in reversed(turns)}
+    begun = [(first[agent].trajectory, first[agent].turn) for agent in (0, 1)]
+    assert begun == [(DATASET.trajectories[p].id, turn) for p, turn in (by_isl[2], by_isl[0])]
+    second = next(t for t in turns if t.agent == 0 and t.ordinal == 1)
+    assert (second.turn, second.from_turn) == (0, 0)
 
 
 def test_members_that_are_open_at_the_stop_are_counted(endpoint: Scripted, setup: Setup) -> None:

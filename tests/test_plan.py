@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.plan import Assignment, Plan, make_plan, salt, salts, start_offsets_s
+from pytest_agentperf.plan import (
+    Assignment,
+    Plan,
+    balanced_start,
+    make_plan,
+    salt,
+    salts,
+    start_offsets_s,
+    turns_by_isl,
+)
 from pytest_agentperf.trajectory import Dataset, Message, ToolCall, Trajectory, Turn
 
 
@@ -175,6 +184,36 @@ class TestAssignment:
         first = Counter(Assignment(seed=0, agent=a, trajectories=10).index(0) for a in range(1000))
         assert len(first) == 10
         assert max(first.values()) < 150  # 100 expected, standard deviation 9.5
+
+
+class TestBalancedStart:
+    def test_turns_stand_in_order_of_their_isl(self):
+        planned = plan((turn(100), turn(300)), (turn(200), turn(300), turn(50)))
+        # Of equal ones, the first trajectory's first.
+        assert turns_by_isl(planned.trajectories) == ((1, 2), (0, 0), (1, 0), (0, 1), (1, 1))
+
+    def test_an_unrecorded_isl_is_estimated(self):
+        planned = plan((turn(None, text="x" * 400), turn(None, text="y" * 400)), (turn(150),))
+        assert turns_by_isl(planned.trajectories) == ((0, 0), (1, 0), (0, 1))  # 100, 150, 200
+
+    def test_the_first_agents_begin_at_the_middle_and_golden_steps_from_it(self):
+        # frac(0.5 + 0.618 i) of 10 turns: 0.5, 0.118, 0.736, 0.354, 0.972, 0.590.
+        turns = [(0, n) for n in range(10)]
+        assert [balanced_start(turns, agent)[1] for agent in range(6)] == [5, 1, 7, 3, 9, 5]
+
+    @given(agents=st.integers(1, 3000), turns=st.integers(1, 500))
+    def test_starts_cover_the_quantiles_evenly(self, agents: int, turns: int):
+        places = [(0, n) for n in range(turns)]
+        starts = [balanced_start(places, agent)[1] for agent in range(agents)]
+        # Below every quantile lie as many of the starts, but for one turn and two agents or three.
+        for quarter in (1, 2, 3):
+            below = sum(start < turns * quarter / 4 for start in starts)
+            assert abs(below - agents * quarter / 4) <= agents / turns + 3
+
+    def test_many_agents_meet_every_turn(self):
+        # With 0.618 itself, 500 agents would repeat their starts for ever.
+        turns = [(0, n) for n in range(5000)]
+        assert len({balanced_start(turns, agent) for agent in range(12_500)}) == 5000
 
 
 class TestSalt:

@@ -76,6 +76,12 @@ def test_a_trajectory_that_failed_is_not_completed():
     assert state.missing(ns(150)) == ("5 of 6 trajectories",)
 
 
+def test_a_trajectory_that_was_begun_in_its_middle_is_not_completed():
+    state = two_agents(completed=(3, 2))
+    state.turn(request(agent=1, last_turn=True, from_turn=1))
+    assert state.missing(ns(150)) == ("5 of 6 trajectories",)
+
+
 def test_trajectories_that_ended_before_the_window_count():
     state = two_agents(completed=(0, 0))
     for agent in (0, 0, 0, 1, 1, 1):

@@ -1,0 +1,157 @@
+"""One phase on a simulated deployment, in virtual time, kept on disk for the next look at it."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.truth import DATASET, SHAPES
+from pytest_agentperf.importers import load_dataset
+from pytest_agentperf.inprocess import InProcessPool
+from pytest_agentperf.metrics import output_speed_tok_per_s, ttft_s
+from pytest_agentperf.orders import Setup
+from pytest_agentperf.phase import Listeners, PhaseRun
+from pytest_agentperf.plan import make_plan
+from pytest_agentperf.records import Measurement, TurnRecord
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.sim.launch import connect_virtual
+
+__all__ = ["Requests", "Task", "find", "run"]
+
+_QUIET = "stream_interval=100000"
+"""First and last token, which are all that counts here, go out when they always do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One phase: every request from its first second to its last is kept."""
+
+    shape: str
+    agents: int
+    seed: int
+    start: str
+    length_s: float
+
+
+Requests = dict[str, np.ndarray[Any, Any]]
+"""Columns of the requests of one phase, in order of sending; times in s since the first send."""
+
+
+def run(task: Task, cache: Path) -> Requests:
+    """Measure one phase, unless that has been done before."""
+    known = find(task, cache)
+    if known is not None:
+        return known
+    path = _path(task, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = _columns(asyncio.run(_measure(task)).turns)
+    with path.with_suffix(".part").open("wb") as file:
+        np.savez_compressed(file, **columns)
+    path.with_suffix(".part").rename(path)
+    return columns
+
+
+def find(task: Task, cache: Path) -> Requests | None:
+    """Return a phase that has been measured before."""
+    path = _path(task, cache)
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def _path(task: Task, cache: Path) -> Path:
+    key = hashlib.sha256(f"{task} {SHAPES[task.shape]} {DATASET}".encode()).hexdigest()[:12]
+    return cache / f"{task.shape}-{task.agents}-{task.start}-{task.seed}-{key}.npz"
+
+
+def _columns(turns: Sequence[TurnRecord]) -> Requests:
+    turns = sorted(turns, key=lambda turn: turn.sent_ns)
+    began_ns = turns[0].sent_ns
+    speeds = [output_speed_tok_per_s(turn) for turn in turns]
+    return {
+        "agent": np.array([turn.agent for turn in turns], dtype=np.int32),
+        "ordinal": np.array([turn.ordinal for turn in turns], dtype=np.int32),
+        "turn": np.array([turn.turn for turn in turns], dtype=np.int32),
+        "from_turn": np.array([turn.from_turn for turn in turns], dtype=np.int32),
+        "sent_s": np.array([(turn.sent_ns - began_ns) / 1e9 for turn in turns]),
+        "end_s": np.array([(turn.end_ns - began_ns) / 1e9 for turn in turns]),
+        "ttft_s": np.array([ttft_s(turn) for turn in turns]),
+        "speed": np.array([np.nan if s is None else s for s in speeds]),
+        "isl": np.array([turn.isl_tokens or 0 for turn in turns], dtype=np.int32),
+        "osl": np.array([turn.osl_tokens or 0 for turn in turns], dtype=np.int32),
+        "cached": np.array([turn.cached_tokens or 0 for turn in turns], dtype=np.int32),
+    }
+
+
+async def _measure(task: Task) -> Measurement:
+    info = connect_virtual(f"sim+virtual:?{SHAPES[task.shape]}&{_QUIET}", models=["model"])
+    place = info.in_process
+    assert place is not None
+    settings = Settings(
+        seed=task.seed,
+        settle_s=0.0,
+        min_trajectories=0,
+        min_trajectories_per_agent=0,
+        min_steady_s=task.length_s,
+        max_phase_s=2 * task.length_s,
+    )
+    pool = InProcessPool(place)
+    phase = PhaseRun(
+        pool=pool,
+        settings=settings,
+        meter=None,
+        max_error_ratio=0.01,
+        clock=place.clock,
+        tell=Listeners(),
+    )
+    with tempfile.NamedTemporaryFile() as planned:
+        setup = _setup(task, settings, planned.name)
+
+        async def work() -> Measurement:
+            await pool.set_up(setup)
+            await pool.grow(1)
+            return await phase.measure(number=1, agents=task.agents, workers=1)
+
+        measurement = await place.run(work)
+        await place.run(pool.close)
+    info.close()
+    if measurement.broken:
+        raise RuntimeError(f"{task}: {measurement.broken}")
+    return measurement
+
+
+def _setup(task: Task, settings: Settings, planned: str) -> Setup:
+    plan = make_plan(
+        load_dataset(DATASET, None),
+        context_tokens=131_072,
+        max_tokens=settings.max_tokens,
+        tool_delay=settings.tool_delay,
+        max_tool_s=settings.max_tool_s,
+        seed=task.seed,
+        salted=True,
+    )
+    Path(planned).write_bytes(msgspec.msgpack.encode(plan.trajectories))
+    return Setup(
+        trajectories=planned,
+        url="",
+        headers={},
+        osl_header=None,
+        model="model",
+        request={},
+        reasoning_field="reasoning_content",
+        max_tokens=settings.max_tokens,
+        output="natural",
+        salt="trajectory",
+        start=task.start,
+        seed=task.seed,
+        run=f"seed-{task.seed}",
+        timeout_s=settings.request_timeout_s,
+        tokenizer=None,
+    )
