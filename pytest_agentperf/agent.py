@@ -9,7 +9,7 @@ from typing import Any
 from pytest_agentperf.answer import Answer, AnswerReader
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.endpoint import redact
-from pytest_agentperf.plan import Assignment, salts
+from pytest_agentperf.plan import Assignment, Position, salts
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.trajectory import Message, Trajectory, Turn
@@ -52,6 +52,8 @@ class Agent:
     """First request, after the begin of the phase."""
     trajectories: tuple[EncodedTrajectory, ...]
     assignment: Assignment
+    start: Position | None = None
+    """Trajectory and turn to begin with instead of the assigned trajectory's first turn."""
     encoder: ChatEncoder
     connection: Connection
     clock: Clock
@@ -63,13 +65,19 @@ class Agent:
         """Run until cancelled."""
         due_ns = began_ns + self.offset_ns
         ordinal = 0
+        if self.start is not None:
+            trajectory, from_turn = self.start
+            due_ns = await self._replay(0, trajectory, due_ns, from_turn=from_turn)
+            ordinal = 1
         while True:
-            due_ns = await self._replay(ordinal, due_ns)
+            due_ns = await self._replay(ordinal, self.assignment.index(ordinal), due_ns)
             ordinal += 1
 
-    async def _replay(self, ordinal: int, due_ns: int) -> int:
+    async def _replay(
+        self, ordinal: int, trajectory: int, due_ns: int, *, from_turn: int = 0
+    ) -> int:
         """Replay one trajectory; return when the next one is due."""
-        encoded = self.trajectories[self.assignment.index(ordinal)]
+        encoded = self.trajectories[trajectory]
         prefixes = salts(
             self.salt,
             run=self.run,
@@ -83,6 +91,8 @@ class Agent:
         for index, turn in enumerate(encoded.trajectory.turns):
             del prompt[turn.kept :]
             prompt += self._appended(turn, encoded.fragments[index], prefixes)
+            if index < from_turn:
+                continue
             await _sleep_until(due_ns, self.clock)
             tools = encoded.trajectory.tools if turn.tools is None else turn.tools
             record = await self._ask(
@@ -92,6 +102,7 @@ class Agent:
                 trajectory=encoded.trajectory.id,
                 turn=index,
                 last_turn=index == last,
+                from_turn=from_turn,
                 scheduled_ns=due_ns,
                 recorded_osl_tokens=turn.recorded_osl_tokens,
             )
@@ -159,6 +170,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
         cached_tokens=answer.cached_tokens,
         reasoning_streamed=answer.reasoning_streamed,
         tool_calls=answer.tool_calls,
+        loops=answer.loops,
         finish_reason=answer.finish_reason,
         error=None if answer.error is None else redact(answer.error),
     )

@@ -20,6 +20,12 @@ _OK = 200
 _SHOWN = 300
 _GAVE_UP = frozenset({"abort", "error"})
 """How vLLM, SGLang and gateways end a stream that they could not finish."""
+_LOOP_CHARS = 1000
+"""So much of one short piece over and over is no answer any more."""
+_LOOP_PIECE_CHARS = 80
+"""The longest piece; the embedded simulator says one sentence of 83 characters all the time."""
+_LOOP_TAIL_CHARS = 100
+"""What stands behind a loop may close a string, an object or a sentence."""
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -112,6 +118,20 @@ class Answer:
         """Output tokens that were reasoning; ``None`` when the server does not say."""
         details = self.usage.completion_tokens_details if self.usage else None
         return _count(details.reasoning_tokens if details else None)
+
+    @property
+    def loops(self) -> bool:
+        """Tell whether reasoning or text ended in one short piece, repeated without end."""
+        return _loops(self.reasoning) or _loops(self.text)
+
+
+def _loops(text: str) -> bool:
+    """Tell whether the last 1,000 characters, but for the very last, are one piece repeated."""
+    end = text[-_LOOP_CHARS - _LOOP_TAIL_CHARS : -_LOOP_TAIL_CHARS]
+    # Where its last stretch was said before is one piece back, or several short ones.
+    piece = len(end) - _LOOP_PIECE_CHARS - end.rfind(end[-_LOOP_PIECE_CHARS:], 0, -1)
+    is_short = len(end) == _LOOP_CHARS and piece <= _LOOP_PIECE_CHARS
+    return is_short and end[piece:] == end[:-piece]
 
 
 def _count(value: int | None) -> int | None:

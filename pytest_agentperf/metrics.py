@@ -19,11 +19,14 @@ __all__ = [
     "largest_burst",
     "members",
     "output_speed_tok_per_s",
+    "quantile",
     "summarize",
     "throughput_tok_per_s",
     "ttft_s",
 ]
 
+_WHOLE = 0.9
+"""Prefix caches work in blocks, and the last token is computed anew."""
 _QUANTILES = {"p05": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99}
 STATISTICS = ("mean", *_QUANTILES)
 """Names that a limit may ask of a distribution."""
@@ -95,6 +98,10 @@ class Metrics:
     osl_vs_recorded: float | None
     """Output tokens over recorded output tokens, in sum."""
     reconnects: int
+    known_first_prompts_ratio: float | None = None
+    """First prompts that were cached whole, over those of which the server told."""
+    looping_ratio: float = 0.0
+    """Answers that ended in one short piece, repeated without end, over answers."""
 
     def __repr__(self) -> str:
         return f"<Metrics {self.agents} agents, {self.requests} requests, {self.failed} failed>"
@@ -111,11 +118,12 @@ def distribution(values: Iterable[float]) -> Distribution | None:
     return Distribution(
         n=int(data.size),
         mean=float(data.mean()),
-        **{name: _quantile(data, q) for name, q in _QUANTILES.items()},
+        **{name: quantile(data, q) for name, q in _QUANTILES.items()},
     )
 
 
-def _quantile(data: "np.ndarray[tuple[int], np.dtype[np.float64]]", percent: float) -> float:
+def quantile(data: "np.ndarray[tuple[int], np.dtype[np.float64]]", percent: float) -> float:
+    """Return one percentile of sorted values."""
     # NumPy's own formula, but a zero weight on an infinite neighbour must not give NaN.
     at = (data.size - 1) * percent / 100
     low = math.floor(at)
@@ -243,14 +251,16 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         length_cut_ratio=_share(sum(t.finish_reason == "length" for t in answered), len(answered)),
         throughput_tok_per_s=throughput_tok_per_s(measurement.turns, window),
         cached_ratio=_cached_ratio(answered),
-        first_turn_cached_ratio=_cached_ratio([t for t in answered if t.turn == 0]),
-        trajectories=sum(t.last_turn and t.error is None for t in measurement.turns),
+        first_turn_cached_ratio=_cached_ratio([t for t in answered if t.turn == t.from_turn]),
+        trajectories=sum(t.completes for t in measurement.turns),
         in_flight=_in_flight(measurement.turns, window),
         slip_s=distribution((t.sent_ns - t.scheduled_ns) / 1e9 for t in inside),
         sends_in_10ms=largest_burst(t.sent_ns for t in inside),
         token_ratio=_token_ratio(answered),
         osl_vs_recorded=_osl_vs_recorded(answered),
         reconnects=sum(t.reconnected for t in inside),
+        known_first_prompts_ratio=_known_whole([t for t in answered if t.turn == t.from_turn]),
+        looping_ratio=_share(sum(t.loops for t in answered), len(answered)),
     )
 
 
@@ -277,6 +287,12 @@ def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:
     known = [t for t in turns if t.cached_tokens is not None and t.isl_tokens]
     total = sum(t.isl_tokens or 0 for t in known)
     return sum(t.cached_tokens or 0 for t in known) / total if total else None
+
+
+def _known_whole(turns: Sequence[TurnRecord]) -> float | None:
+    told = [(t.cached_tokens, t.isl_tokens) for t in turns if t.cached_tokens is not None]
+    whole = sum(cached >= _WHOLE * isl for cached, isl in told if isl)
+    return _share(whole, len(told)) if told else None
 
 
 def _in_flight(turns: Iterable[TurnRecord], window: Window) -> float:

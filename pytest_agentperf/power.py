@@ -9,9 +9,10 @@ import numpy as np
 
 from pytest_agentperf.records import Sample, Window
 
-__all__ = ["Power", "measure_power"]
+__all__ = ["LEAST_COVERAGE", "Power", "measure_power"]
 
-_LEAST_COVERAGE = 0.95
+LEAST_COVERAGE = 0.95
+"""Of the window; with less there is no figure."""
 _LONGEST_GAP = 10
 """A pause of more than so many usual steps between two power samples is not covered by them."""
 
@@ -75,8 +76,8 @@ def _objection(
         return f"{devices - len(used)} of {devices} devices gave no reading"
     if any(_ran_backwards(rows) for (_, unit), rows in used.items() if unit == "J"):
         return "an energy counter was reset"
-    if coverage < _LEAST_COVERAGE:
-        return f"readings cover {coverage:.0%} of the window, {_LEAST_COVERAGE:.0%} are needed"
+    if coverage < LEAST_COVERAGE:
+        return f"readings cover {coverage:.0%} of the window, {LEAST_COVERAGE:.0%} are needed"
     return None
 
 

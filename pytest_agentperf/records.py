@@ -70,6 +70,15 @@ class TurnRecord:
     finish_reason: str | None = None
     reconnected: bool = False
     error: str | None = None
+    from_turn: int = 0
+    """Turn at which the agent began this trajectory; above 0 where it began in its middle."""
+    loops: bool = False
+    """The answer ended in one short piece, repeated without end."""
+
+    @property
+    def completes(self) -> bool:
+        """Tell whether a whole trajectory ends here: all its turns asked, the last one answered."""
+        return self.last_turn and not self.from_turn and self.error is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

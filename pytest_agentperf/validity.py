@@ -1,48 +1,23 @@
 """Can this phase be trusted? Each check with its pass mark; *invalid* is never a pass or a fail."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from pytest_agentperf.activity import fewest_active, server_view, starved_agents
+from pytest_agentperf.checks import Check, Marks, at_most
+from pytest_agentperf.drift import Change, Steadiness, look_at
 from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.power import LEAST_COVERAGE, measure_power
 from pytest_agentperf.records import Measurement
+from pytest_agentperf.served import check_served
 
 __all__ = ["Check", "Marks", "check"]
 
-
 _MOST_SLIP_S = 0.1
 _MOST_LATE_STEPS = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
-    """What a phase is held to."""
-
-    max_loop_lag_p95_s: float
-    max_loop_lag_p99_s: float
-    max_cpu_ratio: float
-    max_error_ratio: float = 0.01
-    """The greatest of the tiers': above it, failures alone decide."""
-    first_chunk_judged: bool = False
-    """A tier is judged by the first-chunk speed, so it must be known for every answer."""
-    simulator_keeps_time: bool = True
-    """A simulator that its own machine slows down makes the phase invalid, not only suspect."""
-    shared_system_prompt: bool = False
-    """The salt leaves the first message shared: first prompts are cached on purpose."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One check of one phase."""
-
-    name: str
-    value: float | None
-    limit: float | None
-    ok: bool
-    invalidates: bool
-    """A miss makes the phase invalid; else it is a warning beside the number."""
-    text: str
-    """What it means and what to do, in one sentence; shown when it is missed."""
+_SLACK_S = 1.0
+_MOST_ELSEWHERE = 0.2
+_MOST_OUTSIDE_S = 0.5
+_MOST_START_GAIN = 0.05
 
 
 def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
@@ -50,7 +25,7 @@ def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
     return (
         *_client(measurement, marks),
         *_phase(measurement, metrics.error_ratio > marks.max_error_ratio),
-        _at_most(
+        at_most(
             "simulator late steps",
             measurement.simulator_late_ratio,
             _MOST_LATE_STEPS,
@@ -59,8 +34,10 @@ def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
             warning=not marks.simulator_keeps_time,
         ),
         *_load(measurement, metrics, marks),
-        *_counts(metrics, marks),
-        *_answers(metrics, marks),
+        *_held(measurement, marks),
+        *check_served(metrics, marks),
+        *_steady(look_at(measurement)),
+        _power(measurement, marks),
     )
 
 
@@ -71,9 +48,9 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
     p95, p99 = (max(float(np.percentile(lag, q)) for lag in lags) for q in (95, 99))
     late = "the load generator was late itself: give it more cores or --agentperf-workers"
     return (
-        _at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
-        _at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
-        _at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
+        at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
+        at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
+        at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
     )
 
 
@@ -96,7 +73,7 @@ def _phase(measurement: Measurement, every_tier_fails: bool) -> tuple[Check, ...
             invalidates=True,
             text="the phase ended before its floors; raise --agentperf-max-phase-s",
         ),
-        _at_most(
+        at_most(
             "members cut off",
             measurement.cut,
             0,
@@ -106,29 +83,28 @@ def _phase(measurement: Measurement, every_tier_fails: bool) -> tuple[Check, ...
 
 
 def _load(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
-    active = len(measurement.health.first_sent_ns)
     strangers = {t.agent for t in measurement.turns if t.agent >= measurement.agents}
     return (
-        _at_most(
+        at_most(
             "schedule slip p99",
             metrics.slip_s.p99 if metrics.slip_s else None,
             max(_MOST_SLIP_S, marks.max_loop_lag_p99_s),
             "requests were sent later than the agents meant to: the load generator, or connecting, "
             "was slow",
         ),
-        _at_most(
+        at_most(
             "agents of another phase",
             len(strangers),
             0,
             "requests of agents that this phase has not were seen: two phases overlapped",
         ),
-        _at_most(
+        at_most(
             "requests in flight",
             metrics.in_flight,
             measurement.agents + 1e-6,
             "more requests were open than there are agents: two phases overlapped",
         ),
-        _at_most(
+        at_most(
             "reconnected share",
             metrics.reconnects / metrics.requests if metrics.requests else None,
             0.05,
@@ -136,94 +112,124 @@ def _load(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
             "idle ones early",
             warning=True,
         ),
+    )
+
+
+def _held(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
+    """Was the named number of agents held, and did their requests arrive?"""
+    started = len(measurement.health.first_sent_ns)
+    absence = fewest_active(
+        measurement,
+        max_tool_s=marks.max_tool_s,
+        slack_s=max(_SLACK_S, 10 * marks.max_loop_lag_p99_s),
+    )
+    active, text = started, f"{started} of {measurement.agents} agents ever sent a request"
+    if started == measurement.agents and absence is not None:
+        active = absence.active
+        text = (
+            f"{absence.at_s} s into the window only {active} of {measurement.agents} agents were "
+            "at work: the load generator lost the others, so it measured fewer than it says"
+        )
+    view = server_view(measurement)
+    elsewhere = None if view is None else abs(view.theirs / view.ours - 1) if view.ours else 0.0
+    agrees = elsewhere is None or elsewhere <= _MOST_ELSEWHERE
+    # Short requests are on their way for a good part of their time, which holds nobody up.
+    held_up = view is not None and not agrees and abs(view.outside_s) > _MOST_OUTSIDE_S
+    starved = starved_agents(measurement, max_error_ratio=marks.max_error_ratio)
+    return (
         Check(
             name="active agents",
             value=active,
             limit=measurement.agents,
             ok=active == measurement.agents,
             invalidates=True,
-            text=f"{active} of {measurement.agents} agents ever sent a request",
+            text=text,
         ),
-    )
-
-
-def _counts(metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
-    answered = metrics.requests - metrics.failed
-    counted = metrics.osl_tokens.n if metrics.osl_tokens else 0
-    return (
         Check(
-            name="tokens counted",
-            value=counted,
-            limit=answered,
-            ok=counted == answered,
+            name="requests at the server",
+            value=elsewhere,
+            limit=_MOST_ELSEWHERE,
+            ok=not held_up,
             invalidates=True,
-            text="answers came without usage: serve with stream_options.include_usage, "
-            "or give --agentperf-tokenizer",
+            text="the server did not tell" if view is None else _elsewhere(view.ours, view.theirs),
         ),
-        _at_most(
-            "first chunks not counted",
-            metrics.uncounted_first_chunks if marks.first_chunk_judged else None,
+        at_most(
+            "starved agents",
+            # A server that knows of them keeps them waiting itself; and one cause has one name.
+            None if held_up or (view is not None and agrees) else starved,
             0,
-            "a tier is judged by first-chunk speed, and not every first chunk could be counted: "
-            "give --agentperf-tokenizer, or serve with usage on every chunk",
+            f"no request of {starved} agents was answered, and almost all of the others' were: a "
+            "proxy or balancer holds back what is above its number of connections; raise that",
         ),
     )
 
 
-def _answers(metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
-    speed, by_first_chunk = metrics.usage_speed_tok_per_s, metrics.first_chunk_speed_tok_per_s
-    parted = None
-    # Percentiles of different requests must not be compared: not every first chunk can be counted.
-    if speed and by_first_chunk and speed.n == by_first_chunk.n and by_first_chunk.p25:
-        parted = abs(speed.p25 / by_first_chunk.p25 - 1)
-    off = abs(metrics.token_ratio - 1) if metrics.token_ratio is not None else None
+def _elsewhere(ours: float, theirs: float) -> str:
+    seen = f"{ours:.1f} requests were in flight, and the server counted {theirs:.1f}: "
+    if theirs < ours:
+        return seen + "a proxy or pool before it holds requests back; raise its limit"
+    return seen + "somebody else uses it, or it still works for an earlier phase"
+
+
+def _steady(seen: Steadiness) -> tuple[Check, ...]:
+    """No steady state is a result, so nothing here makes a phase invalid."""
+    shift, drift = seen.shift, seen.drift
+    shifted = shift is not None and shift.counts
     return (
-        _at_most(
-            "first-turn cached share",
-            None if marks.shared_system_prompt else metrics.first_turn_cached_ratio,
-            0.1,
-            "the server knew first prompts already: the salt does not reach its prefix cache",
-            warning=True,
+        _changed(
+            "level shift",
+            shift,
+            "at once{at}: no steady state; look at KV cache use, preemptions and clocks then",
+            ok=not shifted,
         ),
-        _at_most(
-            "undefined speeds",
-            metrics.undefined_speed_ratio,
-            0.05,
-            "many answers came in one piece or with one token: P25 speed leans on the rest",
-            warning=True,
+        _changed(
+            "drift",
+            drift,
+            "from the first third to the last{at}: no steady state, and a longer phase would say "
+            "something else",
+            # One thing has one name: a level shift parts the thirds as well.
+            ok=shifted or drift is None or not drift.counts,
         ),
-        _at_most(
-            "bundled first chunk",
-            parted,
-            0.02,
-            "P25 speed parts from its first-chunk variant: the server bundles tokens",
-            warning=True,
-        ),
-        _at_most(
-            "hidden reasoning",
-            metrics.hidden_reasoning_ratio,
-            0.05,
-            "reasoning tokens were counted but never streamed: TTFT is not comparable",
-            warning=True,
-        ),
-        _at_most(
-            "usage against tokenizer",
-            off,
-            0.02,
-            "the server's token counts part from the tokenizer's",
+        at_most(
+            "start in the result",
+            seen.start_gain,
+            _MOST_START_GAIN,
+            "P25 speed of the whole window is that much above the speed once every agent had begun "
+            "its second trajectory: the published start at turn 0 flatters this number",
             warning=True,
         ),
     )
 
 
-def _at_most(
-    name: str, value: float | None, limit: float, text: str, *, warning: bool = False
-) -> Check:
+def _changed(name: str, change: Change | None, text: str, *, ok: bool) -> Check:
+    said = f"its {name} cannot be told"
+    if change is not None:
+        at = f", {change.at_s:.0f} s into the window"
+        said = f"{change.name} went from {change.before:.4g} to {change.after:.4g} "
+        said += text.format(at=at)
     return Check(
         name=name,
-        value=value,
-        limit=limit,
-        ok=value is None or value <= limit,
-        invalidates=not warning,
-        text=text,
+        value=None if change is None else change.size if change.significant else 0.0,
+        limit=None if change is None else change.limit,
+        ok=ok,
+        invalidates=False,
+        text=said,
+    )
+
+
+def _power(measurement: Measurement, marks: Marks) -> Check:
+    is_empty = measurement.window.length_s <= 0  # a phase that was broken off before its window
+    metered = {s.series for s in measurement.samples if s.unit in {"J", "W"} and not is_empty}
+    power = measure_power(
+        measurement.samples,
+        measurement.window,
+        devices=max(len(metered), marks.meter_devices),
+    )
+    return Check(
+        name="power coverage",
+        value=power.coverage if metered else None,
+        limit=LEAST_COVERAGE if metered else None,
+        ok=not metered or power.reason is None,
+        invalidates=False,
+        text=f"{power.reason}: there is no figure per megawatt; look at the meter",
     )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.metrics import Metrics, distribution
-from pytest_agentperf.records import ClientHealth, Measurement
+from pytest_agentperf.records import ClientHealth, Measurement, Sample
 from pytest_agentperf.validity import Check, Marks, check
 from tests.phases import measurement, metrics, ns, request
 
@@ -128,10 +128,52 @@ def test_a_judged_first_chunk_must_be(counted: bool):  # noqa: FBT001 a paramete
     assert [c.name for c in checks if not c.ok] == ([] if counted else ["first chunks not counted"])
 
 
+@pytest.mark.parametrize(
+    ("salted", "invalidates"), [(True, True), (False, False)], ids=["salt", "no salt"]
+)
+def test_whole_first_prompts_in_the_cache_invalidate_under_a(
+    salted: bool,  # noqa: FBT001 a parameter
+    invalidates: bool,  # noqa: FBT001 a parameter
+):
+    # Two of three first prompts of 1,000 tokens came out of the cache but for their last block.
+    first = [request(turn=0, cached_tokens=cached) for cached in (960, 960, 0)]
+    found = metrics(*first, in_flight=0.5)
+    checks = check(measurement([]), found, replace(MARKS, salted=salted))
+    (known,) = (c for c in checks if not c.ok)
+    assert (known.name, known.value, known.invalidates) == (
+        "first-turn cached share",
+        pytest.approx(0.64),
+        invalidates,
+    )
+    assert known.text.startswith("the server knew 67% of the first prompts whole" if salted else "")
+
+
+def test_tools_that_stand_before_the_salt_do_not_invalidate():
+    # 600 of 1,000 tokens are the tools of every trajectory.
+    first = [request(turn=0, cached_tokens=600) for _ in range(3)]
+    assert [(c.name, c.invalidates) for c in missed(found=metrics(*first, in_flight=0.5))] == [
+        ("first-turn cached share", False)
+    ]
+
+
 def test_a_shared_system_prompt_is_cached_on_purpose():
     found = metrics(request(), first_turn_cached_ratio=0.6)
     checks = check(measurement([]), found, replace(MARKS, shared_system_prompt=True))
     assert all(c.ok for c in checks)
+
+
+OTHER_LENGTHS = (
+    " the recorded ones: another model, reasoning effort or template; compare the request fields "
+    "with the tier file's"
+)
+CUT = (
+    "many answers ended at max_tokens and not by themselves: read a few, for a loop or an effort "
+    "that is too high"
+)
+LOOPING = (
+    "answers ended in one short piece, over and over: the server's sampling, quantisation or "
+    "speculation is broken, and its speed is not that of a model at work"
+)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +181,14 @@ def test_a_shared_system_prompt_is_cached_on_purpose():
     [
         ({"first_turn_cached_ratio": 0.11}, "first-turn cached share",
          "the server knew first prompts already: the salt does not reach its prefix cache"),
+        ({"osl_vs_recorded": 2.1}, "output length against recorded",
+         "answers were 2.10 times as long as" + OTHER_LENGTHS),
+        ({"osl_vs_recorded": 0.4}, "output length against recorded",
+         "answers were 0.40 times as long as" + OTHER_LENGTHS),
+        ({"length_cut_ratio": 0.051}, "cut by max_tokens",
+         CUT),
+        ({"looping_ratio": 0.011}, "looping answers",
+         LOOPING),
         ({"undefined_speed_ratio": 0.051}, "undefined speeds",
          "many answers came in one piece or with one token: P25 speed leans on the rest"),
         ({"first_chunk_speed_tok_per_s": distribution([9.79])}, "bundled first chunk",
@@ -152,6 +202,10 @@ def test_a_shared_system_prompt_is_cached_on_purpose():
     ],
     ids=[
         "first prompts that were cached",
+        "answers twice as long",
+        "answers half as long",
+        "many answers that were cut",
+        "loops",
         "many undefined speeds",
         "a first-chunk speed 2 % lower",
         "reasoning that was not streamed",
@@ -168,12 +222,26 @@ def test_is_only_warned_of(values: dict[str, Any], name: str, text: str):
     "values",
     [
         {"first_turn_cached_ratio": 0.1},
+        {"osl_vs_recorded": 2.0},
+        {"osl_vs_recorded": 0.5},
+        {"length_cut_ratio": 0.05},
+        {"looping_ratio": 0.01},
         {"undefined_speed_ratio": 0.05},
         {"first_chunk_speed_tok_per_s": distribution([9.9])},  # the judged one is 10
         {"hidden_reasoning_ratio": 0.05},
         {"token_ratio": 1.019},
     ],
-    ids=["cached share", "undefined speeds", "bundling", "hidden reasoning", "token ratio"],
+    ids=[
+        "cached share",
+        "long",
+        "short",
+        "cut",
+        "loops",
+        "undefined speeds",
+        "bundling",
+        "hidden reasoning",
+        "token ratio",
+    ],
 )
 def test_no_warning_on_the_mark_of(values: dict[str, Any]):
     assert missed(found=metrics(request(), **values)) == []
@@ -188,6 +256,34 @@ def test_speeds_are_not_compared_when_the_first_chunk_variant(variant: Any):
     found = metrics(request(), first_chunk_speed_tok_per_s=variant)
     checks = {c.name: c for c in check(measurement([]), found, MARKS)}
     assert (checks["bundled first chunk"].value, checks["bundled first chunk"].ok) == (None, True)
+
+
+def test_empty_answers_are_failures_and_told_apart():
+    turns = [request(100 + i, error="empty answer" if i < 2 else None) for i in range(100)]
+    (found,) = missed(found=metrics(*turns, in_flight=0.5))
+    assert (found.name, found.value, found.invalidates) == ("empty answers", 0.02, False)
+
+
+def _joules(last_s: int) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(at_ns=ns(at_s), series="gpu0", unit="J", value=350.0 * at_s)
+        for at_s in range(90, last_s)
+    )
+
+
+def test_power_that_is_metered_for_a_part_of_the_window_is_warned_of():
+    assert missed(measurement([], samples=_joules(210))) == []
+    # Readings up to 189 s cover 89 of 100 s.
+    (found,) = missed(measurement([], samples=_joules(190)))
+    assert (found.name, found.value, found.invalidates) == ("power coverage", 0.89, False)
+    assert found.text == (
+        "readings cover 89% of the window, 95% are needed: there is no figure per megawatt; look "
+        "at the meter"
+    )
+    checks = check(
+        measurement([], samples=_joules(210)), metrics(), replace(MARKS, meter_devices=2)
+    )
+    assert [c.name for c in checks if not c.ok] == ["power coverage"]
 
 
 def test_requests_sent_late_against_their_schedule_invalidate():

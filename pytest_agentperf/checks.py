@@ -1,0 +1,56 @@
+"""One check of a phase, and the marks that a phase is held to."""
+
+from dataclasses import dataclass
+
+__all__ = ["Check", "Marks", "at_most"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What a phase is held to."""
+
+    max_loop_lag_p95_s: float
+    max_loop_lag_p99_s: float
+    max_cpu_ratio: float
+    max_error_ratio: float = 0.01
+    """The greatest of the tiers': above it, failures alone decide."""
+    first_chunk_judged: bool = False
+    """A tier is judged by the first-chunk speed, so it must be known for every answer."""
+    simulator_keeps_time: bool = True
+    """A simulator that its own machine slows down makes the phase invalid, not only suspect."""
+    shared_system_prompt: bool = False
+    """The salt leaves the first message shared: first prompts are cached on purpose."""
+    salted: bool = True
+    """First prompts are new to the server, so one that it knows came from another phase."""
+    max_tool_s: float = 5.0
+    """The longest time that an agent waits for a tool."""
+    meter_devices: int = 0
+    """How many devices the meter set out with; it counts at least those that it read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check of one phase."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    ok: bool
+    invalidates: bool
+    """A miss makes the phase invalid; else it is a warning beside the number."""
+    text: str
+    """What it means and what to do, in one sentence; shown when it is missed."""
+
+
+def at_most(
+    name: str, value: float | None, limit: float, text: str, *, warning: bool = False
+) -> Check:
+    """Return a check that a value which is not known passes."""
+    return Check(
+        name=name,
+        value=value,
+        limit=limit,
+        ok=value is None or value <= limit,
+        invalidates=not warning,
+        text=text,
+    )
