@@ -7,23 +7,21 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from pytest_agentperf.answers import capacity_of, contradicts, search_of
-from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult, RunFolder
+from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
 from pytest_agentperf.clock import REAL_TIME
-from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
 from pytest_agentperf.inprocess import InProcessPool
+from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
 from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
-from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.power import measure_power
 from pytest_agentperf.protocols import EndpointInfo, Meter
@@ -32,15 +30,20 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier, judge
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.validity import Marks, check
+from pytest_agentperf.words import span
 from pytest_agentperf.workers import WorkerPool, worker_count
 
-__all__ = ["Bench", "Inputs", "InvalidPhaseError", "Models"]
+__all__ = ["Bench", "HoursOverError", "Inputs", "InvalidPhaseError", "Models"]
 
 T = TypeVar("T")
 
 
 class InvalidPhaseError(AgentPerfError):
     """A phase that was asked for by name cannot be trusted."""
+
+
+class HoursOverError(AgentPerfError):
+    """A phase that was asked for by name may not begin any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +63,6 @@ class Inputs:
     dataset: Dataset
     meter: Meter | None
     system: System | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Ledger:
-    spec: ModelSpec
-    plan: Plan
-    dataset: DatasetFacts
-    phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
-    begun: set[str] = field(default_factory=set[str])
-    """Tiers whose search has begun."""
-    given: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
-    """Answers that were given to a test, by tier."""
 
 
 class Bench:
@@ -101,9 +92,11 @@ class Bench:
         self._clock = REAL_TIME if place is None else place.clock
         self._pool: Pool = WorkerPool() if place is None else InProcessPool(place)
         self._began_ns = self._clock.now_ns()
-        self._ledgers: dict[str, _Ledger] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._one_at_a_time = asyncio.Lock()
         self._phases = 0
+        self._resumed_s = 0.0
+        """Where time jumps, the end of the earlier run that this one goes on with."""
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
 
     @property
@@ -125,46 +118,67 @@ class Bench:
             raise ConfigError(f"measure(agents={agents}): at least 1 agent is needed")
         async with self._one_at_a_time:
             ledger = self._ledger(model or next(iter(self._models.specs)))
-            known = (p for p in ledger.phases if p.agents == agents and not p.invalid)
-            phase = next(known, None) or await self._phase(ledger, agents)
+            phase = ledger.known(agents)
+            if phase is None and self._hours_over:
+                raise HoursOverError(f"{agents} agents were not measured: {self.how_to_go_on}")
+            phase = phase or await self._phase(ledger, agents)
         if phase.invalid:
             raise InvalidPhaseError(f"phase {phase.number}: {'; '.join(phase.invalid)}")
         return phase.metrics
 
     async def capacity(self, tier: SLOTier) -> Capacity:
-        """Find the greatest number of agents that meets a tier."""
+        """Find the greatest number of agents that meets a tier.
+
+        The answer has status ``open`` where the run's hours are over before the search has ended.
+        """
         async with self._one_at_a_time:
             ledger = self._ledger(tier.model)
             if tier.name not in ledger.given:
                 ledger.begun.add(tier.name)
-                while (agents := self._next_phase(ledger, tier)) is not None:
-                    await self._phase(ledger, agents)
-                ledger.given[tier.name] = self._capacity(ledger, tier)
+                await self._search(ledger, tier)
+                found = ledger.capacity(tier)
                 self._save()
+                if found.status == "open":
+                    return found
+                ledger.given[tier.name] = found
             return ledger.given[tier.name]
+
+    def take_over(self, run: Bundle) -> None:
+        """Put the valid phases of an earlier run into the ledger; numbers go on after its last.
+
+        Args:
+            run: measured what this run would measure; see `pytest_agentperf.resume`.
+        """
+        taken = [
+            replace(p, measured_in=p.measured_in or run.provenance.run)
+            for p in run.phases
+            if not p.invalid
+        ]
+        for model in dict.fromkeys(p.model for p in taken):
+            own = [p for p in taken if p.model == model]
+            self._ledger(model).phases += own
+            self._say(
+                model,
+                f"{len(own)} valid phases of run {run.provenance.run} are taken over, "
+                f"{span(sum(p.duration_s for p in own))} on the system",
+            )
+        self._phases = max((p.number for p in run.phases), default=0)
+        if self._clock.jumps:
+            self._resumed_s = max((p.started_s + p.duration_s for p in run.phases), default=0.0)
+        self._save()
+
+    @property
+    def how_to_go_on(self) -> str:
+        """Return, in words, why nothing more is measured and what to do."""
+        return (
+            f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; go on with "
+            f"--agentperf-resume={self._folder.bundle.provenance.run}"
+        )
 
     @property
     def revised(self) -> tuple[str, ...]:
         """Return, in words, every answer that a later phase has contradicted."""
-        return tuple(
-            f"'{tier}' was answered with {given.agents} agents, but {now.first_failing} failed in "
-            f"a later phase: {now.label} now"
-            for ledger in self._ledgers.values()
-            for tier in ledger.spec.tiers
-            if (given := ledger.given.get(tier.name)) is not None
-            and contradicts(now := self._capacity(ledger, tier), given)
-        )
-
-    def _next_phase(self, ledger: _Ledger, tier: SLOTier) -> int | None:
-        return search_of(ledger.phases, tier, self._settings).next_phase()
-
-    def _capacity(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
-        return capacity_of(ledger.phases, tier, self._settings, self._system)
-
-    def _answer(self, ledger: _Ledger, tier: SLOTier) -> Capacity:
-        """Return what a test was told, unless a later phase contradicts it, or how far we are."""
-        given, now = ledger.given.get(tier.name), self._capacity(ledger, tier)
-        return now if given is None or contradicts(now, given) else given
+        return tuple(said for ledger in self._ledgers.values() for said in ledger.revised())
 
     async def close(self) -> None:
         """End the load; what was measured is on disk already."""
@@ -173,50 +187,42 @@ class Bench:
         self._scratch.cleanup()
         self._folder.close()
 
-    def _ledger(self, model: str) -> _Ledger:
+    def _ledger(self, model: str) -> Ledger:
         if model not in self._models.specs:
             raise ConfigError(
                 f"no model of this run is called {model!r}{did_you_mean(model, self._models.specs)}"
             )
         if model not in self._ledgers:
-            spec = self._models.specs[model]
-            plan = make_plan(
+            ledger = self._ledgers[model] = make_ledger(
+                self._models.specs[model],
                 self._dataset,
-                context_tokens=spec.context_tokens,
-                max_tokens=self._max_tokens(spec),
-                tool_delay=self._settings.tool_delay,
-                max_tool_s=self._settings.max_tool_s,
-                salted=self._settings.salt != "none",
-                seed=self._settings.seed,
-            )
-            dataset = DatasetFacts(
-                name=self._dataset.name,
                 sha256=self._sha256,
-                trajectories=len(plan.trajectories),
-                prompts=plan.prompts,
-                cut_turns=plan.cut_turns,
-                dropped=plan.dropped,
-                estimated_isl=plan.estimated_isl,
-                sampled_tools=plan.sampled_tools,
-                losses=self._dataset.losses,
+                settings=self._settings,
+                system=self._system,
             )
-            self._ledgers[model] = _Ledger(spec=spec, plan=plan, dataset=dataset)
-            for loss in self._dataset.losses:
-                self._say(model, f"dataset: {loss}")
-            if plan.cut_turns:
-                self._say(
-                    model,
-                    f"{plan.cut_turns} turns cut and {plan.dropped} trajectories dropped to fit "
-                    f"{spec.context_tokens} tokens",
-                )
+            for note in ledger.notes():
+                self._say(model, note)
         return self._ledgers[model]
 
-    def _max_tokens(self, spec: ModelSpec) -> int:
-        return min(self._settings.max_tokens, spec.max_tokens or self._settings.max_tokens)
+    async def _search(self, ledger: Ledger, tier: SLOTier) -> None:
+        while (agents := ledger.next_phase(tier)) is not None:
+            if self._hours_over:
+                self._say(tier.model, f"{tier.name} is not finished: {self.how_to_go_on}")
+                return
+            await self._phase(ledger, agents)
+            if left := ledger.left():
+                self._say(tier.model, left)
 
-    async def _phase(self, ledger: _Ledger, agents: int) -> PhaseResult:
+    @property
+    def _hours_over(self) -> bool:
+        limit_s = self._settings.max_hours * 3600
+        return 0 < limit_s <= self._elapsed_s() - self._resumed_s
+
+    async def _phase(self, ledger: Ledger, agents: int) -> PhaseResult:
         self._phases += 1
         number, model = self._phases, ledger.spec.model
+        if self._clock.jumps:
+            await self._run(lambda: _sleep_until_s(self._next_whole_s()))
         began_s = self._elapsed_s()
         await asyncio.to_thread(self._late_steps)  # those before this phase are none of its own
         measurement = await self._run(lambda: self._measure(ledger, number, agents))
@@ -254,10 +260,19 @@ class Bench:
             return await work()
         return await self._in_process.run(work)
 
+    def _next_whole_s(self) -> int:
+        """Return the second of virtual time at which a phase begins.
+
+        It is a whole one, and after an earlier run the one at which that run would have gone on:
+        then equal phases see equal stamps, to the last bit.
+        """
+        resumed_ns = self._began_ns + round(self._resumed_s * 1e9)
+        return max(self._clock.now_ns(), resumed_ns) // 1_000_000_000 + 1
+
     def _elapsed_s(self) -> float:
         return (self._clock.now_ns() - self._began_ns) / 1e9
 
-    async def _measure(self, ledger: _Ledger, number: int, agents: int) -> Measurement:
+    async def _measure(self, ledger: Ledger, number: int, agents: int) -> Measurement:
         workers = worker_count(self._settings.workers, agents=agents, cores=_cores())
         try:
             await self._pool.set_up(self._setup(ledger))
@@ -269,7 +284,7 @@ class Bench:
             await self._pool.close()
             raise
 
-    def _phase_run(self, ledger: _Ledger, number: int, agents: int) -> PhaseRun:
+    def _phase_run(self, ledger: Ledger, number: int, agents: int) -> PhaseRun:
         return PhaseRun(
             pool=self._pool,
             settings=self._settings,
@@ -293,12 +308,15 @@ class Bench:
             first_chunk_judged=self._settings.speed == "first-chunk" or spec.limits_first_chunk,
             simulator_keeps_time=self._settings.mode != "smoke",
             shared_system_prompt=self._settings.salt == "two-level",
+            salted=self._settings.salt != "none",
+            max_tool_s=self._settings.max_tool_s,
+            meter_devices=len(self._meter.devices) if self._meter else 0,
             max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
             max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
             max_cpu_ratio=self._settings.max_cpu_ratio,
         )
 
-    def _setup(self, ledger: _Ledger) -> Setup:
+    def _setup(self, ledger: Ledger) -> Setup:
         path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}.msgpack"
         if not path.exists():
             path.write_bytes(msgspec.msgpack.encode(ledger.plan.trajectories))
@@ -310,7 +328,7 @@ class Bench:
             model=ledger.spec.model,
             request=dict(ledger.spec.request),
             reasoning_field=ledger.spec.reasoning_field,
-            max_tokens=self._max_tokens(ledger.spec),
+            max_tokens=max_tokens(ledger.spec, self._settings),
             output=self._settings.output,
             salt=self._settings.salt,
             seed=self._settings.seed,
@@ -331,28 +349,15 @@ class Bench:
     def _save(self) -> None:
         ledgers = self._ledgers.values()
         self._folder.update(
-            models=tuple(self._model_run(ledger) for ledger in ledgers),
-            phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
-            capacities=tuple(
-                self._answer(x, t) for x in ledgers for t in x.spec.tiers if t.name in x.begun
+            models=tuple(
+                ledger.model_run(
+                    self._models.published.get(name), simulated=self._endpoint.simulated
+                )
+                for name, ledger in self._ledgers.items()
             ),
+            phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
+            capacities=tuple(answer for x in ledgers for answer in x.answers()),
         )
-
-    def _model_run(self, ledger: _Ledger) -> ModelRun:
-        facts = [
-            PhaseFacts(checks=p.checks, power=p.power, token_ratio=p.metrics.token_ratio)
-            for p in ledger.phases
-        ]
-        published = self._models.published.get(ledger.spec.model)
-        rules = conformance(
-            self._settings,
-            ledger.spec,
-            published,
-            ledger.plan,
-            facts,
-            simulated=self._endpoint.simulated,
-        )
-        return ModelRun(spec=ledger.spec, dataset=ledger.dataset, conformance=rules)
 
     def _say(self, model: str, text: str) -> None:
         self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
@@ -365,6 +370,11 @@ def _outcome(phase: PhaseResult) -> str:
         " ".join((v.tier, v.outcome, *(f"({reason})" for reason in v.reasons)))
         for v in phase.verdicts
     )
+
+
+async def _sleep_until_s(at_s: int) -> None:
+    """Sleep to a whole second of the running loop, exactly: a float holds every one of them."""
+    await asyncio.sleep(at_s - asyncio.get_running_loop().time())
 
 
 def _cores() -> int:

@@ -20,6 +20,7 @@ import msgspec
 from pytest_agentperf import __version__
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.power import Power
@@ -62,6 +63,8 @@ class Provenance:
     devices: tuple[Mapping[str, Any], ...]
     simulated: bool = False
     """What answered was a model of a system."""
+    resumed_from: str | None = None
+    """The run whose phases this one took over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,8 @@ class PhaseResult:
     power: Power
     verdicts: tuple[Verdict, ...]
     checks: tuple[Check, ...]
+    measured_in: str | None = None
+    """The earlier run that measured it, whose clock ``started_s`` is of; ``None``: this one."""
 
     @property
     def invalid(self) -> tuple[str, ...]:
@@ -116,6 +121,8 @@ class ModelRun:
     spec: ModelSpec
     dataset: DatasetFacts
     conformance: tuple[Rule, ...]
+    forecast: Forecast | None = None
+    """What a search of all tiers was expected to take before its first phase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +161,7 @@ def provenance(
     meter: str,
     devices: Iterable[Mapping[str, Any]],
     simulated: bool,
+    resumed_from: str | None = None,
 ) -> Provenance:
     """Return the provenance of a run that starts now."""
     return Provenance(
@@ -176,6 +184,7 @@ def provenance(
         meter=meter,
         devices=tuple(devices),
         simulated=simulated,
+        resumed_from=resumed_from,
     )
 
 

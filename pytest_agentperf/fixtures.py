@@ -125,9 +125,12 @@ async def agentperf(
         system=agentperf_system or agentperf_endpoint.system,
     )
     with _ends_session():
+        earlier = _earlier(agentperf_settings, session.models, inputs)
         for spec in session.models.specs.values():
             await check_chat(agentperf_endpoint, spec, agentperf_settings)
-        session.folder = open_folder(agentperf_settings, inputs)
+        session.folder = open_folder(
+            agentperf_settings, inputs, resumed_from=earlier and earlier.provenance.run
+        )
     bench = session.bench = Bench(
         settings=agentperf_settings,
         models=session.models,
@@ -135,8 +138,22 @@ async def agentperf(
         folder=session.folder,
         on_event=_live_lines(pytestconfig, agentperf_settings),
     )
+    if earlier is not None:
+        with _ends_session():
+            bench.take_over(earlier)
     yield bench
     await bench.close()
+
+
+def _earlier(settings: Settings, models: Any, inputs: Any) -> Any:
+    """Return the bundle of the run that is gone on with; ``None`` when there is none."""
+    if settings.resume is None:
+        return None
+    from pytest_agentperf.resume import check_same, read_run  # noqa: PLC0415 only when one is named
+
+    earlier = read_run(settings.resume, settings.results)
+    check_same(earlier, settings, models, inputs)
+    return earlier
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -147,7 +164,10 @@ async def capacity(agentperf: Any, slo: Any) -> Any:
             found = await agentperf.capacity(slo)
         except LoadError as broke:
             pytest.fail(f"INVALID, neither pass nor fail: {broke}", pytrace=False)
-    if found.status in {"invalid", "open"}:
+    if found.status == "open":
+        reason = f"NOT FINISHED, neither pass nor fail: {agentperf.how_to_go_on}"
+        pytest.fail(f"{reason}\n{found.explanation}", pytrace=False)
+    if found.status == "invalid":
         pytest.fail(f"INVALID, neither pass nor fail:\n{found.explanation}", pytrace=False)
     return found
 

@@ -131,8 +131,15 @@ def open_meter(name: str, endpoint: str) -> Meter | None:
         return None
 
 
-def open_folder(settings: Settings, inputs: Inputs) -> RunFolder:
+def open_folder(
+    settings: Settings, inputs: Inputs, *, resumed_from: str | None = None
+) -> RunFolder:
     """Make the run's folder with a first bundle in it.
+
+    Args:
+        settings: what the run was asked to do.
+        inputs: what is measured.
+        resumed_from: the earlier run that this one goes on with.
 
     Raises:
         ConfigError: it cannot be written.
@@ -147,6 +154,7 @@ def open_folder(settings: Settings, inputs: Inputs) -> RunFolder:
             meter=meter.name if meter else "no meter",
             devices=meter.devices if meter else (),
             simulated=info.simulated,
+            resumed_from=resumed_from,
         ),
         settings=settings,
         system=inputs.system,

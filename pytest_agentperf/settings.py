@@ -36,6 +36,12 @@ class Settings:
         choices=("exact", "smoke"),
     )
     results: str = _knob("agentperf-results", "folder that gets one folder per run")
+    resume: str | None = _knob(
+        None, "earlier run to go on with: its folder, or its name in the folder of results"
+    )
+    max_hours: float = _knob(
+        0.0, "begin no phase after so many hours of the run's own time; 0 sets no limit"
+    )
     seed: int = _knob(0, "seed of assignments and sampled delays")
     workers: int = _knob(0, "load processes; 0 chooses by cores")
     meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
@@ -81,7 +87,7 @@ class Settings:
     )
 
     max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which: invalid, s")
-    max_loop_lag_p99_s: float = _knob(0.010, "client event-loop lag, P99, above which: invalid, s")
+    max_loop_lag_p99_s: float = _knob(0.005, "client event-loop lag, P99, above which: invalid, s")
     max_cpu_ratio: float = _knob(0.8, "CPU of a load process above which: invalid (0-1)")
     progress_s: float = _knob(30.0, "span between progress lines where there is no terminal, s")
 

@@ -60,7 +60,24 @@ def summary(bundle: Bundle, width: int) -> str:
             _conformance_line(bundle, run.spec.model),
         )
     ]
-    return "\n".join((*parts, _time_line(bundle), *_plan(bundle)))
+    end = (*_resumed(bundle), _time_line(bundle), *_plan(bundle), *_unfinished(bundle))
+    return "\n".join((*parts, *end))
+
+
+def _resumed(bundle: Bundle) -> Sequence[str]:
+    """Say which phases another run has measured."""
+    runs = dict.fromkeys(p.measured_in for p in bundle.phases if p.measured_in is not None)
+    return [
+        f"Measured in run {run}: phases "
+        + ", ".join(str(p.number) for p in bundle.phases if p.measured_in == run)
+        for run in runs
+    ]
+
+
+def _unfinished(bundle: Bundle) -> Sequence[str]:
+    if not any(c.status == "open" for c in bundle.capacities):
+        return ()
+    return (f"Not finished: go on with --agentperf-resume={bundle.provenance.run}",)
 
 
 def _time_line(bundle: Bundle) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_agentperf.bench import Bench, Inputs, Models
+from pytest_agentperf.bench import Bench, HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, RunFolder, provenance, read_bundle
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.power import Power
@@ -17,6 +17,7 @@ from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier, judge
 from pytest_agentperf.synthesis import synthesize
+from pytest_agentperf.validity import Check
 from tests.phases import metrics, request
 
 TIER = SLOTier(
@@ -128,3 +129,46 @@ def test_an_unknown_model_is_named_with_its_neighbour(bench: Bench) -> None:
 def test_no_agents_are_refused(bench: Bench) -> None:
     with pytest.raises(ConfigError, match=r"measure\(agents=0\): at least 1 agent is needed"):
         asyncio.run(bench.measure(0))
+
+
+def test_a_search_has_no_answer_when_the_hours_are_over(bench: Bench) -> None:
+    # Real time: a nanosecond has passed since the bench was made, and 1e-12 h are 3.6 ns.
+    bench._settings = replace(bench._settings, max_hours=1e-12)
+    _add(bench, 8, ttft_s=1.0)
+    found = asyncio.run(bench.capacity(TIER))
+    assert (found.status, found.label) == ("open", "not finished (8 passed)")
+    assert bench._folder.bundle.capacities == (found,)
+    # What was measured is not in question, and is given.
+    assert asyncio.run(bench.measure(8)).agents == 8
+    with pytest.raises(HoursOverError, match=r"9 agents were not measured: .*--agentperf-resume="):
+        asyncio.run(bench.measure(9))
+    # Phases that are there in the end are enough.
+    _add(bench, 9, ttft_s=3.0)
+    assert asyncio.run(bench.capacity(TIER)).status == "found"
+
+
+def test_what_is_taken_over_is_not_measured_again(bench: Bench) -> None:
+    _add(bench, 8, ttft_s=1.0)
+    _add(bench, 9, ttft_s=3.0)
+    bench._save()
+    run = bench._folder.bundle
+    late = Check(
+        name="client cpu", value=1.0, limit=0.8, ok=False, invalidates=True, text="too slow"
+    )
+    unsound = replace(run.phases[1], number=3, agents=12, checks=(late,))
+    bench._ledgers.clear()
+    bench.take_over(replace(run, phases=(*run.phases, unsound)))
+    kept = bench._folder.bundle.phases
+    assert [(p.number, p.agents) for p in kept] == [(1, 8), (2, 9)]
+    assert {p.measured_in for p in kept} == {run.provenance.run}
+    assert bench._phases == 3  # an invalid phase keeps its number to itself
+    assert asyncio.run(bench.capacity(TIER)).label == "8"
+
+
+def test_a_phase_remembers_the_first_run_that_measured_it(bench: Bench) -> None:
+    _add(bench, 8, ttft_s=1.0)
+    bench._save()
+    run = bench._folder.bundle
+    bench._ledgers.clear()
+    bench.take_over(replace(run, phases=(replace(run.phases[0], measured_in="grandmother"),)))
+    assert [p.measured_in for p in bench._folder.bundle.phases] == ["grandmother"]

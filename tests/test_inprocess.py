@@ -215,21 +215,23 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Capac
 
 
 def test_a_search_by_the_book_finds_the_last_agent(searches: list[tuple[Path, Capacity]]) -> None:
-    # n agents get 100 / n tok/s: 10 are the last at 10 tok/s.
+    # n agents get 100 / n tok/s: 10 are the last at 10 tok/s, and 8 and 16 show it: 0.8 and 1.6.
     path, capacity = searches[0]
     assert (capacity.agents, capacity.first_failing, capacity.status) == (10, 11, "found")
     phases = _bundle(path)["phases"]
-    assert [p["agents"] for p in phases] == [8, 16, 12, 10, 11]
+    assert [p["agents"] for p in phases] == [8, 16, 10, 11]
     assert all(check["ok"] for p in phases for check in p["checks"])
     # Two devices of 350 W.
-    assert [p["power"]["mean_w"] for p in phases] == pytest.approx([700.0] * 5)
+    assert [p["power"]["mean_w"] for p in phases] == pytest.approx([700.0] * 4)
 
 
 def test_phases_last_as_long_as_the_time_in_them(searches: list[tuple[Path, Capacity]]) -> None:
     phases = _bundle(searches[0][0])["phases"]
-    assert phases[0]["started_s"] == 0.0
+    # The first small request took 0.25 + 50 x 0.01 s; a phase begins on the next whole second.
+    assert phases[0]["started_s"] == 0.25
     for last, phase in pairwise(phases):
-        assert phase["started_s"] == pytest.approx(last["started_s"] + last["duration_s"])
+        assert 0 < phase["started_s"] - last["started_s"] - last["duration_s"] <= 1
+        assert (phase["started_s"] + 0.75).is_integer()
     assert all(600 < p["duration_s"] < 700 for p in phases)
 
 

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,7 +138,6 @@ def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
 
 
 METERED = """
-import time
 import pytest
 from pytest_agentperf.normalize import System
 from pytest_agentperf.records import Sample
@@ -237,9 +235,15 @@ def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    time.sleep(7)
+    assert process.stdout is not None
+    said = ""
+    while " pass" not in said:  # the first phase has ended
+        line = process.stdout.readline()
+        assert line, said
+        said += line
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=10)
+    rest, _ = process.communicate(timeout=30)
+    said += rest
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "not finished (" in said
     bundle = _bundle(project)

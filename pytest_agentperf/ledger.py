@@ -1,0 +1,166 @@
+"""The ledger of one model: its plan, its phases, and what they say of every tier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pytest_agentperf.answers import capacity_of, contradicts, search_of
+from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
+from pytest_agentperf.conformance import PhaseFacts, conformance
+from pytest_agentperf.forecast import (
+    Forecast,
+    Replays,
+    forecast,
+    forecast_text,
+    left_text,
+    measured_duration,
+    planned_duration,
+)
+from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.plan import Plan, make_plan
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec, SLOTier
+from pytest_agentperf.trajectory import Dataset
+
+__all__ = ["Ledger", "make_ledger", "max_tokens"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Everything that is known of one model, phase by phase."""
+
+    settings: Settings
+    system: System | None
+    spec: ModelSpec
+    plan: Plan
+    dataset: DatasetFacts
+    forecast: Forecast
+    phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
+    begun: set[str] = field(default_factory=set[str])
+    """Tiers whose search has begun."""
+    given: dict[str, Capacity] = field(default_factory=dict[str, Capacity])
+    """Answers that were given to a test, by tier."""
+
+    def known(self, agents: int) -> PhaseResult | None:
+        """Return a phase with so many agents that can be trusted."""
+        return next((p for p in self.phases if p.agents == agents and not p.invalid), None)
+
+    def next_phase(self, tier: SLOTier) -> int | None:
+        """Return the number of agents that a tier's search asks for; ``None`` when it has ended."""
+        return search_of(self.phases, tier, self.settings).next_phase()
+
+    def capacity(self, tier: SLOTier) -> Capacity:
+        """Return what the phases so far say."""
+        return capacity_of(self.phases, tier, self.settings, self.system)
+
+    def answers(self) -> Sequence[Capacity]:
+        """Return, for each tier that was asked for, what its test was told or how far we are.
+
+        An answer that a later phase contradicts is replaced.
+        """
+        return [self._answer(t) for t in self.spec.tiers if t.name in self.begun]
+
+    def revised(self) -> Sequence[str]:
+        """Return, in words, every answer that a later phase has contradicted."""
+        return [
+            f"'{tier}' was answered with {given.agents} agents, but {now.first_failing} failed in "
+            f"a later phase: {now.label} now"
+            for tier in self.spec.tiers
+            if (given := self.given.get(tier.name)) is not None
+            and contradicts(now := self.capacity(tier), given)
+        ]
+
+    def model_run(self, published: ModelSpec | None, *, simulated: bool) -> ModelRun:
+        """Return what a bundle says of this model."""
+        facts = [
+            PhaseFacts(checks=p.checks, power=p.power, token_ratio=p.metrics.token_ratio)
+            for p in self.phases
+        ]
+        rules = conformance(
+            self.settings, self.spec, published, self.plan, facts, simulated=simulated
+        )
+        return ModelRun(
+            spec=self.spec, dataset=self.dataset, conformance=rules, forecast=self.forecast
+        )
+
+    def notes(self) -> Sequence[str]:
+        """Return what is to be told before the first phase."""
+        notes = [f"dataset: {loss}" for loss in self.dataset.losses]
+        if self.plan.cut_turns:
+            notes.append(
+                f"{self.plan.cut_turns} turns cut and {self.plan.dropped} trajectories dropped to "
+                f"fit {self.spec.context_tokens} tokens"
+            )
+        said = forecast_text(self.forecast, self.spec.tiers, minutes=self._in_minutes)
+        return [*notes, said]
+
+    def left(self) -> str | None:
+        """Say what all tiers' searches still take, by the phases so far; ``None`` when nothing."""
+        left = forecast(
+            self.spec.tiers,
+            lambda tier: search_of(self.phases, tier, self.settings),
+            measured_duration({p.agents: p.duration_s for p in self.phases}),
+            self.settings,
+        )
+        return left_text(left, minutes=self._in_minutes) if left.most_phases else None
+
+    @property
+    def _in_minutes(self) -> bool:
+        return self.settings.mode == "smoke"
+
+    def _answer(self, tier: SLOTier) -> Capacity:
+        given, now = self.given.get(tier.name), self.capacity(tier)
+        return now if given is None or contradicts(now, given) else given
+
+
+def make_ledger(
+    spec: ModelSpec, dataset: Dataset, *, sha256: str, settings: Settings, system: System | None
+) -> Ledger:
+    """Plan what a model will be asked to replay, and what a search of its tiers will take.
+
+    Args:
+        spec: the model.
+        dataset: what is replayed.
+        sha256: the dataset's digest, which takes seconds to find.
+        settings: what the run was asked to do.
+        system: what is measured, as declared.
+
+    Raises:
+        ConfigError: nothing of the dataset fits the model's context.
+    """
+    plan = make_plan(
+        dataset,
+        context_tokens=spec.context_tokens,
+        max_tokens=max_tokens(spec, settings),
+        tool_delay=settings.tool_delay,
+        max_tool_s=settings.max_tool_s,
+        salted=settings.salt != "none",
+        seed=settings.seed,
+    )
+    return Ledger(
+        settings=settings,
+        system=system,
+        spec=spec,
+        plan=plan,
+        dataset=DatasetFacts(
+            name=dataset.name,
+            sha256=sha256,
+            trajectories=len(plan.trajectories),
+            prompts=plan.prompts,
+            cut_turns=plan.cut_turns,
+            dropped=plan.dropped,
+            estimated_isl=plan.estimated_isl,
+            sampled_tools=plan.sampled_tools,
+            losses=dataset.losses,
+        ),
+        forecast=forecast(
+            spec.tiers,
+            lambda tier: search_of((), tier, settings),
+            planned_duration(Replays(plan, settings)),
+            settings,
+        ),
+    )
+
+
+def max_tokens(spec: ModelSpec, settings: Settings) -> int:
+    """Return the cap on output tokens of one request to a model."""
+    return min(settings.max_tokens, spec.max_tokens or settings.max_tokens)

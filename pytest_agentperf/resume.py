@@ -1,0 +1,141 @@
+"""An earlier run that is gone on with: read it, and refuse it where it measured something else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf.bench import Inputs, Models
+from pytest_agentperf.bundle import Bundle, ModelRun, read_bundle
+from pytest_agentperf.errors import ConfigError, did_you_mean
+from pytest_agentperf.normalize import System
+from pytest_agentperf.settings import Settings, knobs, option_name
+from pytest_agentperf.slo import ModelSpec, SLOTier
+
+__all__ = ["check_same", "read_run"]
+
+_MAY_DIFFER = frozenset(
+    {
+        # Compared by what they come to, not by how they are given.
+        "endpoint", "model", "tier", "slo", "dataset", "importer", "system",
+        # Where results lie, how many load processes there are, what watches.
+        "results", "resume", "workers", "meter", "progress_s",
+        # Which phases are measured, not what a phase measures.
+        "start_agents", "max_agents", "resolution", "max_hours",
+    }
+)  # fmt: skip
+_SPEC = ("context_tokens", "max_tokens", "request", "reasoning_field")
+
+
+def read_run(name: str, results: str) -> Bundle:
+    """Read the bundle of a run; nothing is written there.
+
+    Args:
+        name: the run's folder, or its name in the folder of results.
+        results: the folder of results.
+
+    Raises:
+        ConfigError: there is no such run, or its bundle cannot be read.
+    """
+    folders = (Path(name), Path(results) / name)
+    folder = next((f for f in folders if f.is_dir()), None)
+    if folder is None:
+        known = [p.parent.name for p in Path(results).glob("*/bundle.json")]
+        hint = did_you_mean(name, known) if known else "; there are none"
+        raise ConfigError(f"--agentperf-resume {name!r}: no such run in {results}{hint}")
+    path = folder / "bundle.json"
+    try:
+        data = path.read_bytes()
+    except OSError as failed:
+        raise ConfigError(
+            f"--agentperf-resume {name!r}: {path} cannot be read: {failed}; nothing can be taken "
+            "over from this run: start one without --agentperf-resume"
+        ) from failed
+    return read_bundle(data, f"--agentperf-resume {path}")
+
+
+def check_same(run: Bundle, settings: Settings, models: Models, inputs: Inputs) -> None:
+    """Check that a run's phases are what this one would measure.
+
+    Raises:
+        ConfigError: they are not; names what differs, with both values.
+    """
+    found = [
+        *_endpoint(run, settings, inputs),
+        *_settings(run.settings, settings),
+        *_models(run, models, inputs),
+    ]
+    if found:
+        raise ConfigError(
+            f"--agentperf-resume: run {run.provenance.run} measured something else: "
+            f"{'; '.join(found)}. Make them equal, or start a run without --agentperf-resume"
+        )
+
+
+def _endpoint(run: Bundle, settings: Settings, inputs: Inputs) -> Iterator[str]:
+    then, now = run.provenance, inputs.endpoint
+    yield from _differs("server", then.server, now.server)
+    yield from _differs("simulated", then.simulated, now.simulated)
+    if now.simulated:  # the address is the system
+        yield from _differs("--agentperf-endpoint", run.settings.endpoint, settings.endpoint)
+    if run.system is not None and inputs.system is not None:
+        yield from _differs("--agentperf-system", _hardware(run.system), _hardware(inputs.system))
+
+
+def _hardware(system: System) -> str:
+    return f"{system.systems} systems of {system.accelerators} x {system.accelerator} in all"
+
+
+def _settings(then: Settings, now: Settings) -> Iterator[str]:
+    for knob in knobs():
+        if knob.name not in _MAY_DIFFER:
+            values = getattr(then, knob.name), getattr(now, knob.name)
+            yield from _differs(option_name(knob.name), *values)
+
+
+def _models(run: Bundle, models: Models, inputs: Inputs) -> Iterator[str]:
+    digest = inputs.dataset.sha256 if run.models else ""
+    for then in run.models:
+        name = then.spec.model
+        if name not in models.specs:
+            yield from _differs("--agentperf-model", name, ", ".join(models.specs))
+            continue
+        yield from _spec(then, models.specs[name])
+        yield from _differs("dataset sha256", then.dataset.sha256, digest)
+
+
+def _spec(run: ModelRun, now: ModelSpec) -> Iterator[str]:
+    model = now.model
+    for name in _SPEC:
+        yield from _differs(
+            f"{model}: {name}", _plain(getattr(run.spec, name)), _plain(getattr(now, name))
+        )
+    then, tiers = ({_limits(tier) for tier in spec.tiers} for spec in (run.spec, now))
+    if then != tiers:
+        yield from _differs(f"{model}: tiers", *map(_listed, (then - tiers, tiers - then)))
+
+
+def _limits(tier: SLOTier) -> SLOTier:
+    # How many agents a test asks for is no limit of the tier.
+    return replace(tier, min_agents=1)
+
+
+def _listed(tiers: set[SLOTier]) -> str:
+    shown = (
+        f"{t.name} ({', '.join(f'{x.name} {x.sign} {x.value:g}' for x in t.limits)}, "
+        f"error_ratio <= {t.max_error_ratio:g})"
+        for t in tiers
+    )
+    return ", ".join(sorted(shown)) or "none other"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it comes back from JSON."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _differs(name: str, then: Any, now: Any) -> Iterator[str]:
+    if then != now:
+        yield f"{name} was {then!r} and is {now!r}"
