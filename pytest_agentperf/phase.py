@@ -139,7 +139,9 @@ class PhaseRun:
             end = await self._direct(state)
         finally:
             sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+            (ended,) = await asyncio.gather(sampling, return_exceptions=True)
+            if isinstance(ended, Exception):  # power is missing then; latencies are not
+                self._tell.progress("note", f"the meter failed: {type(ended).__name__}: {ended}")
         return self._measurement(agents, state, end)
 
     def _new_state(self, agents: int) -> PhaseState:

@@ -8,6 +8,7 @@ __all__ = [
     "apart",
     "bound",
     "exact",
+    "low_to_high",
     "metric",
     "miss",
     "number",
@@ -37,6 +38,13 @@ def number(value: float | None) -> str:
     if abs(value) < 1:
         return f"{value:.3g}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 three digits
+
+
+def low_to_high(low: int | None, high: int | None) -> str:
+    """Write a range of agents; ``-`` where nothing is known, ``≥`` where it has no upper end."""
+    if low is None:
+        return "-"
+    return f"≥ {low}" if high is None else f"{low}-{high}"
 
 
 def percent(ratio: float | None) -> str:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pytest_agentperf.words import apart
+from pytest_agentperf.words import apart, low_to_high
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,15 @@ def test_a_value_is_on_its_own_side_of_the_bound(
     observed: float | None, bound: float, text: str
 ) -> None:
     assert apart(observed, bound) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        pytest.param(39, 41, "39-41", id="both ends"),
+        pytest.param(8, None, "≥ 8", id="no upper end"),
+        pytest.param(None, None, "-", id="not known"),
+    ],
+)
+def test_a_range_of_agents(low: int | None, high: int | None, text: str):
+    assert low_to_high(low, high) == text

@@ -138,6 +138,7 @@ def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
 
 
 METERED = """
+import time
 import pytest
 from pytest_agentperf.normalize import System
 from pytest_agentperf.records import Sample
@@ -203,6 +204,20 @@ def test_a_meter_on_other_devices_than_declared_gives_no_megawatt(
     )
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
     result.assert_outcomes(passed=1)
+
+
+def test_a_meter_that_fails_is_named_and_costs_no_more_than_the_power(
+    project: pytest.Pytester,
+) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    broken = METERED.replace("COUNT", "8").replace("import time\n", "")
+    project.makeconftest(conftest.read_text("utf-8") + broken)
+    project.makepyfile(
+        "def test_it(capacity):\n    assert capacity.agents == 2\n    assert not capacity.per_megawatt"
+    )
+    result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the meter failed: NameError: name 'time' is not defined*"])
 
 
 def test_a_server_that_dies_is_invalid_not_failed(project: pytest.Pytester) -> None:
