@@ -65,7 +65,7 @@ def rows_of(client: httpx.Client) -> dict[str, float]:
 
 
 def wait_for(client: httpx.Client, row: str, value: float) -> None:
-    deadline_s = time.perf_counter() + 5
+    deadline_s = time.perf_counter() + 60  # a busy machine, not a slow server
     while rows_of(client)[row] != value:
         assert time.perf_counter() < deadline_s, f"{row} did not become {value}"
 

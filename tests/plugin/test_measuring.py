@@ -213,7 +213,11 @@ def test_a_meter_that_fails_is_named_and_costs_no_more_than_the_power(
     broken = METERED.replace("COUNT", "8").replace("import time\n", "")
     project.makeconftest(conftest.read_text("utf-8") + broken)
     project.makepyfile(
-        "def test_it(capacity):\n    assert capacity.agents == 2\n    assert not capacity.per_megawatt"
+        """
+        def test_it(capacity):
+            assert capacity.agents == 2
+            assert capacity.per_megawatt is None
+        """
     )
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
     result.assert_outcomes(passed=1)
