@@ -2,7 +2,17 @@
 
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier
 
-__all__ = ["DATASET", "LONG", "LONG_DATASET", "QUIET", "SHAPES", "SPEC", "TIERS", "replayed_on"]
+__all__ = [
+    "DATASET",
+    "DEFAULT_DATASET",
+    "LONG",
+    "LONG_DATASET",
+    "QUIET",
+    "SHAPES",
+    "SPEC",
+    "TIERS",
+    "replayed_on",
+]
 
 DATASET = "synthetic:turns=10~24,isl=12000~30000,osl=120~900,tool_s=0.5~3,seed=11"
 TIERS = {"slo-1": (20.0, 10.0), "slo-2": (60.0, 5.0), "slo-3": (180.0, 3.0)}
@@ -26,11 +36,15 @@ LONG = (
 )
 LONG_DATASET = "synthetic:turns=20~40,isl=30000~90000,osl=120~900,tool_s=0.5~3,seed=11"
 """A system whose speed hangs on the length of the contexts, and trajectories that grow to 90K."""
+DEFAULT_DATASET = "synthetic:aa"
+"""What a run replays that names nothing: first prompts of 5K tokens, last ones of up to 131K."""
 
 
 def replayed_on(shape: str) -> tuple[str, str]:
-    """Return the deployment of a shape, or of ``long``, and the dataset that it is given."""
-    return (LONG, LONG_DATASET) if shape == "long" else (SHAPES[shape], DATASET)
+    """Return the deployment of a shape, of ``long`` or of ``default``, and its dataset."""
+    if shape in SHAPES:
+        return SHAPES[shape], DATASET
+    return LONG, {"long": LONG_DATASET, "default": DEFAULT_DATASET}[shape]
 
 
 SPEC = ModelSpec(

@@ -18,7 +18,7 @@ from statistics import fmean
 from pytest_agentperf.aim import Findings, crossings, strain, strain_between
 from pytest_agentperf.early import clear_from
 from pytest_agentperf.search import CapacitySearch, SearchResult, Status, Wanted
-from pytest_agentperf.slo import Verdict
+from pytest_agentperf.slo import Outcome, Verdict
 
 __all__ = ["FastSearch"]
 
@@ -28,7 +28,8 @@ _COARSE = 0.06
 _NEAR = 3
 """Two phases that are no farther apart tell the curve between them."""
 _NEAR_STEEP = 1.25
-"""Where a time is missed: it may rise from nothing to far beyond its limit in a few agents."""
+"""So near where a phase is unclear, or misses a time: that may rise from nothing to far beyond its
+limit in a few agents."""
 _FEW = 2
 _WIDE = 1.2
 """Two that are nearer tell more of their noise than of its slope."""
@@ -47,13 +48,26 @@ class _Short:
     findings: Findings
 
     @property
+    def met(self) -> bool:
+        return self.verdict.outcome == "pass"
+
+    @property
     def clean_pass(self) -> bool:
-        return self.verdict.outcome == "pass" and not self.verdict.doubts
+        return self.met and not self.verdict.doubts
 
     @property
     def tells(self) -> bool:
         """Tell whether it is as good as a full phase for a curve."""
         return self.verdict.evidence == "certain" and not self.verdict.doubts
+
+    @property
+    def is_late(self) -> bool:
+        """Tell whether a time is missed.
+
+        A cold cache makes a start in mid-trajectory the harder: near a cliff it may fall where the
+        published start does not.
+        """
+        return any(finding.sign == "<=" and not finding.met for finding in self.findings.values())
 
     @property
     def clear_fail(self) -> bool:
@@ -67,15 +81,14 @@ class FastSearch:
 
     def __init__(self, *, start_agents: int, max_agents: int, resolution: float) -> None:
         """Search from ``start_agents``; see `CapacitySearch`."""
+        self._start = start_agents
         self._max = max_agents
         self._resolution = resolution
-        self._soft = CapacitySearch(
-            start_agents=start_agents, max_agents=max_agents, resolution=max(resolution, _COARSE)
-        )
         self._short: dict[int, _Short] = {}
         self._passed: dict[int, Findings] = {}
         self._failed: dict[int, Findings] = {}
         self._invalid: dict[Wanted, int] = {}
+        self._soft = self._aimed()
 
     def record(self, agents: int, verdict: Verdict, *, short: bool) -> bool:
         """Take the verdict of one phase.
@@ -90,8 +103,7 @@ class FastSearch:
             self._invalid[key] = self._invalid.get(key, 0) + 1
         elif short:
             self._short[agents] = _Short(verdict=verdict, findings=by_limit)
-            clean = self._short[agents].clean_pass
-            self._soft.record(agents, "pass" if clean else "fail", verdict.findings)
+            self._soft = self._aimed()
         else:
             self._record_full(agents, verdict, by_limit)
         return Wanted(agents, short) == wanted or self._bracket() != before
@@ -102,12 +114,37 @@ class FastSearch:
         return not (short or sure or verdict.evidence == "floors")
 
     def _record_full(self, agents: int, verdict: Verdict, by_limit: Findings) -> None:
-        self._soft.record(agents, verdict.outcome, verdict.findings)
         if verdict.outcome == "fail":
             self._failed[agents] = by_limit
             self._passed.pop(agents, None)
         elif agents not in self._failed:
             self._passed[agents] = by_limit
+            refuted = [n for n, short in self._short.items() if n <= agents and short.clear_fail]
+            for n in refuted:
+                del self._short[n]
+        self._soft = self._aimed()
+
+    def _aimed(self) -> CapacitySearch:
+        """Return what all phases so far say together, short ones and full ones."""
+        search = CapacitySearch(
+            start_agents=self._start,
+            max_agents=self._max,
+            resolution=max(self._resolution, _COARSE),
+        )
+        floor, failed = self._full_bracket()
+        for agents, short in self._short.items():
+            told = agents == failed or (agents <= floor and not short.clean_pass)
+            if not told:
+                outcome: Outcome = "pass" if short.clean_pass else "fail"
+                search.record(agents, outcome, tuple(short.findings.values()))
+        full: tuple[tuple[Outcome, dict[int, Findings]], ...] = (
+            ("pass", self._passed),
+            ("fail", self._failed),
+        )
+        for outcome, phases in full:
+            for agents, findings in phases.items():
+                search.record(agents, outcome, tuple(findings.values()))
+        return search
 
     def next_phase(self) -> Wanted | None:
         """Return the next phase; ``None`` when the search has ended."""
@@ -175,7 +212,8 @@ class FastSearch:
     def _wanted(self) -> Wanted | None:
         floor, ceiling = self._bracket()
         if ceiling is not None and ceiling - floor <= self._step(floor):
-            return None
+            alone = ceiling not in self._failed
+            return Wanted(ceiling) if alone and self._short[ceiling].is_late else None
         if floor >= self._max:
             return None
         asked = None if self._has_aimed() else self._soft.next_phase()
@@ -195,13 +233,15 @@ class FastSearch:
         """Tell whether short phases around the answer tell the curve between them."""
         found = self._soft.result()
         few, many = found.agents, found.first_failing
-        if not few or many is None or many > _NEAR * few or self._soft.aim() is None:
+        if not few or many is None:
             return False
-        if many not in self._failed and not self._short[many].tells:
+        if many in self._short and self._short[many].verdict.doubts:
+            return True  # from here on full phases alone can tell
+        if many > _NEAR * few or self._soft.aim() is None:
             return False
-        steep = self._known(many)
-        bound = [x for x in steep.values() if x.sign == "<=" and strain(x) > 1]
-        return not bound or many <= _NEAR_STEEP * few
+        steep = any(x.sign == "<=" and strain(x) > 1 for x in self._known(many).values())
+        sure = many in self._failed or self._short[many].tells
+        return many <= _NEAR_STEEP * few or (sure and not steep)
 
     def _known(self, agents: int) -> Findings:
         full = self._passed.get(agents) or self._failed.get(agents)
@@ -215,8 +255,12 @@ class FastSearch:
         if aim is not None:
             wanted = min(math.floor(aim), min(doubtful, default=most))
         else:
-            passed = [n for n, s in self._short.items() if s.clean_pass and floor < n <= most]
             hidden = min(doubtful, default=most)
+            passed = [
+                n
+                for n, s in self._short.items()
+                if (s.clean_pass or (s.met and n == hidden)) and floor < n <= most
+            ]
             middle = (floor + min(hidden, most) + 1) // 2
             wanted = max(passed) if passed and not floor else middle
         return min(max(wanted, least), most, self._max)

@@ -313,6 +313,33 @@ class TestShort:
         assert doubts.next_phase() == Wanted(4, short=True)
         assert clean.next_phase() == Wanted(16, short=True)
 
+    def test_with_doubts_beside_a_clean_one_it_is_measured_in_full(self):
+        found = search()
+        short(found, 8, speed(240.0))
+        short(found, 16, speed(120.0))
+        sure = verdict(32, speed(90.0), evidence="certain", doubts=("lost caches",))
+        found.record(32, sure, short=True)
+        # Short phases cannot tell what happens from 32 on, however many there are.
+        assert found.next_phase() == Wanted(32)
+
+    def test_a_time_missed_beside_the_answer_is_measured_in_full(self):
+        late_one, slow_one = search(), search()
+        for found, miss in (
+            (late_one, (speed(70.0), late(50.0))),
+            (slow_one, (speed(30.0), late(0.5))),
+        ):
+            full(found, 15, speed(90.0), late(0.5))
+            short(found, 16, *miss)
+        assert late_one.next_phase() == Wanted(16)
+        assert slow_one.next_phase() is None
+
+    def test_off_a_cliff_before_its_edge_is_refuted_by_full_phases(self):
+        """A start in mid-trajectory with a cold cache falls 4 agents before the others do."""
+        found = search()
+        asked = run(found, System(curve=cliff(41), short=cliff(37)))
+        assert (found.result().agents, found.result().first_failing) == (41, 42)
+        assert {41, 42} <= set(of_full(asked))
+
     def test_a_clear_fail_below_a_full_pass_is_forgotten(self):
         found = search()
         short(found, 16, speed(30.0))
