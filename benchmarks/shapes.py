@@ -38,8 +38,11 @@ LONG_DATASET = "synthetic:turns=20~40,isl=30000~90000,osl=120~900,tool_s=0.5~3,s
 """A system whose speed hangs on the length of the contexts, and trajectories that grow to 90K."""
 DEFAULT = LONG.replace("kv_read_bytes_per_token=200000", "kv_read_bytes_per_token=50000")
 DEFAULT_DATASET = "synthetic:aa"
-"""What a run replays that names nothing: first prompts of 5K tokens, last ones of up to 131K. So fast
-a system that no answer meets the time limit: who fails begins a trajectory anew, at short contexts."""
+"""What a run replays that names nothing: first prompts of 5K tokens, last ones of up to 131K.
+
+Its system is so fast that no answer meets the time limit: an agent whose request fails begins a
+trajectory anew, at short contexts.
+"""
 
 
 def replayed_on(shape: str) -> tuple[str, str]:

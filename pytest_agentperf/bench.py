@@ -4,7 +4,6 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 """
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -29,12 +28,13 @@ from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.readings import make_readings
 from pytest_agentperf.records import Event, Measurement
+from pytest_agentperf.room import cores, worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.timeline import timeline
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.validity import Marks, check
-from pytest_agentperf.workers import WorkerPool, worker_count
+from pytest_agentperf.workers import WorkerPool
 
 __all__ = ["Bench", "HoursOverError", "Inputs", "InvalidPhaseError", "Models"]
 
@@ -284,7 +284,7 @@ class Bench:
     async def _measure(
         self, ledger: Ledger, number: int, agents: int, procedure: Procedure
     ) -> tuple[Measurement, tuple[EarlyVerdict, ...]]:
-        workers = worker_count(self._settings.workers, agents=agents, cores=_cores())
+        workers = worker_count(self._settings.workers, agents=agents, cores=cores())
         try:
             await self._pool.set_up(self._setup(ledger))
             await self._pool.grow(workers)
@@ -388,10 +388,3 @@ def _outcome(phase: PhaseResult) -> str:
 async def _sleep_until_s(at_s: int) -> None:
     """Sleep to a whole second of the running loop, exactly: a float holds every one of them."""
     await asyncio.sleep(at_s - asyncio.get_running_loop().time())
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

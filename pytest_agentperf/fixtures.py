@@ -115,7 +115,11 @@ async def agentperf(
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
-    from pytest_agentperf.preflight import check_chat, open_folder  # noqa: PLC0415 the same
+    from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
+        check_chat,
+        check_place,
+        open_folder,
+    )
 
     session = pytestconfig.stash[SESSION]
     inputs = Inputs(
@@ -125,6 +129,7 @@ async def agentperf(
         system=agentperf_system or agentperf_endpoint.system,
     )
     with _ends_session():
+        check_place(agentperf_endpoint, agentperf_settings)
         earlier = _earlier(agentperf_settings, session.models, inputs)
         for spec in session.models.specs.values():
             await check_chat(agentperf_endpoint, spec, agentperf_settings)

@@ -13,13 +13,14 @@ from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.ledger import shown
 from pytest_agentperf.protocols import Connection, EndpointInfo, Meter, find
 from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.room import check_room, cores, room, worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.tokens import LocalTokenizer
 from pytest_agentperf.trajectory import Message
 from pytest_agentperf.wire import ChatEncoder, encode_message
 
-__all__ = ["check_chat", "check_models", "connect", "open_folder", "open_meter"]
+__all__ = ["check_chat", "check_models", "check_place", "connect", "open_folder", "open_meter"]
 
 _PROBE_S = 60.0
 _PROBE_TOKENS = 16
@@ -51,6 +52,19 @@ def check_models(info: EndpointInfo, models: Sequence[str]) -> None:
                 f"endpoint {info.url} does not serve model {model!r}"
                 f"{did_you_mean(model, info.models)}"
             )
+
+
+def check_place(info: EndpointInfo, settings: Settings) -> None:
+    """Check that this machine has room for the largest phase that may be asked for.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if info.in_process is not None:
+        return
+    most = settings.max_agents
+    workers = worker_count(settings.workers, agents=most, cores=cores())
+    check_room(room(), max_agents=most, workers=workers)
 
 
 async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) -> None:

@@ -20,6 +20,7 @@ from pytest_agentperf.crew import Crew, Place
 from pytest_agentperf.endpoint import HttpConnection
 from pytest_agentperf.orders import Command, Report, Setup
 from pytest_agentperf.protocols import Connection, EndpointInfo
+from pytest_agentperf.room import open_files_up
 
 __all__ = ["pack", "read_frames"]
 
@@ -114,6 +115,7 @@ async def _main() -> None:
 
 def main() -> None:
     """Run one load process until its stdin ends."""
+    open_files_up()
     try:
         import uvloop  # noqa: PLC0415 optional, and heavy to import where it is not needed
     except ImportError:

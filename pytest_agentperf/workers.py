@@ -25,25 +25,11 @@ from pytest_agentperf.orders import (
 from pytest_agentperf.records import Start
 from pytest_agentperf.worker import pack, read_frames
 
-__all__ = ["WorkerPool", "worker_count"]
+__all__ = ["WorkerPool"]
 
-_AGENTS_PER_WORKER = 64
 _GRACE_S = 5.0
 _READY_S = 120.0
 """Encoding a large dataset takes a while."""
-
-
-def worker_count(asked: int, *, agents: int, cores: int) -> int:
-    """Return how many processes share the agents.
-
-    Args:
-        asked: the user's number; 0 leaves one core to the coordinator and takes no more processes
-            than there are 64 agents.
-        agents: agents of the phase.
-        cores: cores of this machine.
-    """
-    wanted = asked or min(max(1, cores - 1), -(-agents // _AGENTS_PER_WORKER))
-    return max(1, min(wanted, agents))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -144,3 +144,12 @@ def test_an_impossible_endpoint_ends_the_session(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert said in _said(result)
     assert "secret" not in _said(result).replace("--endpoint=http://me:secret", "")
+
+
+def test_more_agents_than_this_machine_has_files_for_end_the_session(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, "--agentperf-max-agents=999999999")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--agentperf-max-agents 999999999: this machine has room for" in _said(result)
