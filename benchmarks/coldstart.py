@@ -1,12 +1,12 @@
 """How far the first minutes of a phase are from its stationary level, by how its agents start.
 
-    python -m benchmarks.coldstart                 # small 5, smooth 12, long 8: half an hour
+    python -m benchmarks.coldstart                 # small 5, smooth 12, default 24: an hour
     python -m benchmarks.coldstart small:5 --seeds 4
     python -m benchmarks.coldstart --measured      # only what stands in the cache
 
 P25 of output speed of the requests sent in a span, over the level: that of those sent from 30 to 80
-minutes, by both starts together (these trajectories last 2 to 6 minutes, so that is ten times as
-long). Requests of all seeds are pooled; the standard error, over seeds, is of span and level
+minutes, by both starts together (the short trajectories last 2 to 6 minutes, the default ones
+nine). Requests of all seeds are pooled; the standard error, over seeds, is of span and level
 together. Writes ``tests/data/study/coldstart.json``, with every minute.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.intervals import LENGTH_S
-from benchmarks.shapes import DATASET, LONG_DATASET
+from benchmarks.shapes import DATASET, DEFAULT_DATASET
 from benchmarks.simulated import Requests, Task, find, run
 
 __all__ = ["main"]
 
-_LOADS = ("small:5", "smooth:12", "long:8,16")
+_LOADS = ("small:5", "smooth:12", "default:24")
 _SPANS_MIN = ((0.5, 2), (2, 5), (5, 10), (1, 10), (10, 20), (20, 30))
 _LEVEL_FROM_MIN = 30.0
 _OUT = Path("tests/data/study/coldstart.json")
@@ -108,7 +108,7 @@ def main() -> None:
     written = {
         "made_by": f"python -m benchmarks.coldstart {' '.join(asked.loads)} --seeds {asked.seeds}",
         "dataset": DATASET,
-        "dataset_of_long": LONG_DATASET,
+        "dataset_of_default": DEFAULT_DATASET,
         "level": "P25 of output speed from 30 to 80 minutes, both starts together",
         "loads": found,
     }

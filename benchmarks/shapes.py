@@ -46,10 +46,8 @@ trajectory anew, at short contexts.
 
 
 def replayed_on(shape: str) -> tuple[str, str]:
-    """Return the deployment of a shape, of ``long`` or of ``default``, and its dataset."""
-    if shape in SHAPES:
-        return SHAPES[shape], DATASET
-    return {"long": (LONG, LONG_DATASET), "default": (DEFAULT, DEFAULT_DATASET)}[shape]
+    """Return the deployment of a shape, or of ``default``, and the dataset that it is given."""
+    return (DEFAULT, DEFAULT_DATASET) if shape == "default" else (SHAPES[shape], DATASET)
 
 
 SPEC = ModelSpec(
