@@ -9,6 +9,7 @@ import numpy as np
 
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.importers.harness import estimate
+from pytest_agentperf.languages import answers, language
 from pytest_agentperf.trajectory import WITHHELD, Dataset, Message, Trajectory, Turn, prompts
 
 __all__ = [
@@ -65,7 +66,9 @@ class Statistics:
     osl_tokens: Quantiles | None
     tool_s: Quantiles | None
     languages: Mapping[str, int]
-    """Trajectories of each; those that tell none are not in it."""
+    """Trajectories of each; where it is not recorded, by the files that the calls name."""
+    languages_by_files: int
+    """Trajectories whose language is not recorded."""
     harnesses: Mapping[str, int]
     tools: Mapping[str, int]
     """Calls of each in the answers that the prompts show, the most called first."""
@@ -121,7 +124,8 @@ def statistics(dataset: Dataset, *, watch: Watch = iter) -> Statistics:
         estimated_isl=sum(prompt.is_estimated for prompt in seen),
         osl_tokens=_quantiles([turn.recorded_osl_tokens for turn in turns]),
         tool_s=_quantiles([turn.tool_s for turn in turns]),
-        languages=_count(one.language for one in dataset.trajectories) if open_to_all else {},
+        languages=_count(map(language, dataset.trajectories)) if open_to_all else {},
+        languages_by_files=sum(not one.language for one in dataset.trajectories),
         harnesses=_count(one.harness for one in dataset.trajectories) if open_to_all else {},
         tools=_count(_calls(dataset.trajectories)) if open_to_all else {},
         following=len(following),
@@ -151,10 +155,8 @@ def _count(names: Iterable[str | None]) -> dict[str, int]:
 
 def _calls(trajectories: Iterable[Trajectory]) -> Iterator[str]:
     for trajectory in trajectories:
-        for turn in trajectory.turns[1:]:
-            answers = [message for message in turn.appended if message.role == "assistant"]
-            # After a compaction the whole history is appended: only the last answer is new.
-            yield from (call.name for answer in answers[-1:] for call in answer.tool_calls)
+        for answer in answers(trajectory):
+            yield from (call.name for call in answer.tool_calls)
 
 
 def _hit_ratio(seen: Iterable[_Prompt]) -> float:

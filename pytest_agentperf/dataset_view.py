@@ -103,7 +103,9 @@ def _names(found: Statistics) -> Iterator[str]:
     if found.private:
         yield "name, languages, harnesses, tools and losses are withheld: the dataset is private"
         return
-    yield f"languages (trajectories): {_counts(found.languages)}; AA: 12, Python most"
+    told = f"; of {found.languages_by_files:,} by the files that calls name"
+    by_files = told if found.languages_by_files else ""
+    yield f"languages (trajectories{by_files}): {_counts(found.languages)}; AA: 12, Python most"
     yield f"harnesses (trajectories): {_counts(found.harnesses)}; AA: OpenCode"
     yield f"tools (calls): {_counts(found.tools)}"
 

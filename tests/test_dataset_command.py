@@ -116,6 +116,7 @@ class TestStatistics:
         three.append(replace(three[1], id="a2"))
         found = statistics(Dataset(name="small", trajectories=tuple(three)))
         assert list(found.languages.items()) == [("a", 2), ("b", 1)]
+        assert found.languages_by_files == 0
 
     def test_nothing_to_count_is_refused(self):
         with pytest.raises(ConfigError, match=r"dataset 'small' holds no prompt; give another"):
@@ -139,6 +140,7 @@ class TestInspect:
         assert "OSL: recorded for 1 of 2 answers\ntool delay: recorded for 0 of 2 answers" in out
         assert "extend their predecessor: 100 % of 1\nideal cache-hit ratio: 40 %" in out
         assert "tools (calls): bash 1\n" in out
+        assert "languages (trajectories; of 1 by the files that calls name): unknown 1; AA" in out
         assert out.endswith("losses:\n  2 images were lost\n")
 
     def test_withholds_names_of_a_private_one(
