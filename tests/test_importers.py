@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 
 from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.importers import GENERAL, SPECIFIC, in_order, load_dataset
+from pytest_agentperf.importers import (
+    GENERAL,
+    SPECIFIC,
+    in_order,
+    load_dataset,
+    mini_swe_agent,
+    opencode,
+)
 from pytest_agentperf.importers.lines import read_lines
 from pytest_agentperf.importers.native import dump
 from pytest_agentperf.synthesis import synthesize
-from tests.recorded import REAL, needs_real
+from tests import test_mini_swe_agent
+from tests.recorded import REAL, needs_real, of_json
+from tests.sessions_in import SOURCES, encoded
 
 REPLAY = Path(__file__).parent / "data" / "agentperf_local"
 OURS = {
@@ -121,6 +130,45 @@ def test_damaged_compression_is_told(tmp_path: Path, ending: str):
         pytest.raises(ConfigError, match=r"here: cannot be unpacked \(.*\); fetch the file again"),
     ):
         list(read_lines(file, path.name, "here"))
+
+
+class TestSeveralFormats:
+    def test_are_refused_with_a_file_of_each_and_what_to_do(self, tmp_path: Path):
+        of_json(opencode.load, tmp_path / "b.json", SOURCES["opencode"].files["a.json"][0])
+        of_json(mini_swe_agent.load, tmp_path / "a.traj.json", test_mini_swe_agent.WHOLE)
+        (tmp_path / "notes.md").write_text("notes")
+        (tmp_path / "c.json.xz").write_bytes(b"damaged")
+        with pytest.raises(ConfigError) as caught:
+            load_dataset(str(tmp_path))
+        assert str(caught.value) == (
+            f"dataset {str(tmp_path)!r} holds files of several formats: "
+            "mini-swe-agent (a.traj.json), opencode (b.json); move those of each into a folder of "
+            "its own, or name the importer whose files are to be read"
+        )
+        (one,) = load_dataset(str(tmp_path), "mini-swe-agent").trajectories
+        assert one.id == "clock-1"
+
+    def test_a_recording_counts_as_one(self, tmp_path: Path):
+        of_json(mini_swe_agent.load, tmp_path / "a.traj.json", test_mini_swe_agent.WHOLE)
+        for name, records in SOURCES["recording"].files.items():
+            (tmp_path / name).write_bytes(encoded(records))
+        with pytest.raises(
+            ConfigError, match=r"several formats: recording \(.*, mini-swe-agent \("
+        ):
+            load_dataset(str(tmp_path))
+
+    def test_files_of_no_format_do_not_matter(self, tmp_path: Path):
+        of_json(mini_swe_agent.load, tmp_path / "a.traj.json", test_mini_swe_agent.WHOLE)
+        (tmp_path / "notes.md").write_text("notes")
+        (tmp_path / "result.json").write_text('{"resolved": true}')
+        assert "2 files of other formats were left out" in load_dataset(str(tmp_path)).losses
+
+    def test_importers_of_others_that_cannot_be_asked_are_passed_over(
+        self, install: Install, tmp_path: Path
+    ):
+        install({"broken": "somebodys_importers:nothing", "old": "somebodys_importers:old"})
+        of_json(mini_swe_agent.load, tmp_path / "a.traj.json", test_mini_swe_agent.WHOLE)
+        assert len(load_dataset(str(tmp_path)).trajectories) == 1
 
 
 def test_general_formats_are_asked_after_those_of_others_which_come_after_ours():

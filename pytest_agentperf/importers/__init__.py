@@ -1,12 +1,15 @@
 """From what a user calls a dataset to trajectories: which importer reads this source?"""
 
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pytest_agentperf.errors import AgentPerfError, ConfigError
+from pytest_agentperf.importers.sources import SourceFile, files
 from pytest_agentperf.protocols import find
 from pytest_agentperf.synthesis import SCHEME, parse_synthetic
 from pytest_agentperf.trajectory import Dataset
@@ -46,8 +49,8 @@ def load_dataset(source: str, importer: str | None = None, *, strict: bool = Fal
             in the losses. An importer that does not know the word is asked without it.
 
     Raises:
-        ConfigError: nothing is there, no importer knows its format, the content is broken, or an
-            importer failed.
+        ConfigError: nothing is there, no importer knows its format, files are of several formats,
+            the content is broken, or an importer failed.
     """
     if importer is None and source.startswith(SCHEME):
         return parse_synthetic(source)
@@ -55,6 +58,8 @@ def load_dataset(source: str, importer: str | None = None, *, strict: bool = Fal
     for name in names:
         dataset = _ask(name, source, strict=strict)
         if dataset is not None:
+            if importer is None:
+                _check_unmixed(source, name, names)
             return dataset
     raise _refusal(source, names)
 
@@ -92,6 +97,44 @@ def _ask(name: str, source: str, *, strict: bool) -> Dataset | None:
         f"importer {name!r} returned {type(dataset).__name__} for {source!r}, not a Dataset or "
         "None; tell its authors, or name another importer"
     )
+
+
+def _check_unmixed(source: str, reader: str, names: Iterable[str]) -> None:
+    """Refuse a source of several formats, of which one importer would read a part.
+
+    An importer takes part where a function ``fits`` stands beside it.
+    """
+    fits = {name: one for name in (reader, *names) if (one := _fits(name)) is not None}
+    if reader not in fits:
+        return
+    first: dict[str, str] = {}
+    for file in files(source):
+        first.setdefault(next(_fitting(file, fits), ""), file.stem_name)
+    first.pop("", None)
+    if len(first) > 1:
+        told = ", ".join(f"{name} ({file})" for name, file in first.items())
+        raise ConfigError(
+            f"dataset {source!r} holds files of several formats: {told}; move those of each into a "
+            "folder of its own, or name the importer whose files are to be read"
+        )
+
+
+def _fits(name: str) -> Callable[[SourceFile], bool] | None:
+    try:
+        load = find("importers", name)
+        return getattr(sys.modules.get(load.__module__), "fits", None)
+    except Exception:  # noqa: BLE001 somebody else's, which has not been asked for anything
+        return None
+
+
+def _fitting(file: SourceFile, fits: dict[str, Callable[[SourceFile], bool]]) -> Iterator[str]:
+    """Yield the importers that a file fits."""
+    for name, is_ours in fits.items():
+        does_fit = False
+        with suppress(Exception):  # as above, or the file is damaged
+            does_fit = is_ours(file)
+        if does_fit:
+            yield name
 
 
 def _takes_strict(load: Callable[..., Any]) -> bool:

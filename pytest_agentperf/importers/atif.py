@@ -19,7 +19,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 VERSIONS = "ATIF-v1."
 
@@ -87,10 +87,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no trajectory can be read, or one cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     return begins(file, (".json", ".jsonl", ".ndjson"), b'"schema_version"', b'"ATIF-v')
 
 

@@ -34,7 +34,7 @@ from pytest_agentperf.importers.shapes import Asked, Shape, shape_up
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 BLOCK_TOKENS = 64
 SESSION_COLUMNS = ("sessionid", "conversationid")
@@ -99,10 +99,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no session could be read, or one could not and the import is strict.
     """
-    return shape_up(source, _fits, _read, strict=strict)
+    return shape_up(source, fits, _read, strict=strict)
 
 
-def _fits(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if file.stem_name.endswith(".csv"):
         columns = _columns(file.head().split(b"\n", 1)[0])
         return {"contexttokens", "generatedtokens"} <= columns.keys()

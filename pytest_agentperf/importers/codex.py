@@ -21,7 +21,7 @@ from pytest_agentperf.importers.sessions import Session, busy_s, epoch_s
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, ToolCall, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 NAME = "codex"
 ABORTED = "aborted"
@@ -137,10 +137,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no request can be replayed, or a record is malformed and ``strict``.
     """
-    return gather(source, _fits, _read, strict=strict)
+    return gather(source, fits, _read, strict=strict)
 
 
-def _fits(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if not file.stem_name.endswith((".jsonl", ".json")):
         return False
     first = file.head().lstrip().partition(b"\n")[0]

@@ -18,7 +18,7 @@ from pytest_agentperf.importers.sessions import Session, busy_s
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, ToolCall, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 NAME = "gemini-cli"
 
@@ -76,12 +76,13 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no request can be replayed, or a record is malformed and ``strict``.
     """
-    return gather(source, _fits, _read, strict=strict)
+    return gather(source, fits, _read, strict=strict)
 
 
-def _fits(file: SourceFile) -> bool:
-    fits = begins(file, (".json", ".jsonl"), b'"projectHash"', b'"sessionId"')
-    return fits and file.head().lstrip().startswith(b"{")
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
+    is_marked = begins(file, (".json", ".jsonl"), b'"projectHash"', b'"sessionId"')
+    return is_marked and file.head().lstrip().startswith(b"{")
 
 
 def _read(file: SourceFile, losses: Losses) -> Iterator[Trajectory]:

@@ -23,7 +23,7 @@ from pytest_agentperf.importers.shapes import Asked, Shape, shape_up, tell_hashe
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 Kind = TypeVar("Kind")
 
@@ -69,10 +69,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no conversation could be read, or one not wholly and the import is strict.
     """
-    return shape_up(source, _fits, _Reader().read, strict=strict)
+    return shape_up(source, fits, _Reader().read, strict=strict)
 
 
-def _fits(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     return begins(file, (".json", ".jsonl"), b'"requests"', b'"hash_ids"', b'"block_size"')
 
 

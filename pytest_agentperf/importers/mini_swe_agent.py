@@ -19,7 +19,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 BASH: dict[str, Any] = {
     "type": "function",
@@ -78,10 +78,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: none of the files can be read, or one cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     # The format's name stands at the end of the file, behind the messages.
     return begins(file, (".json",), b'"messages"', b'"instance_cost"') or begins(
         file, (".traj.json",), b'"info"', b'"mini_version"'

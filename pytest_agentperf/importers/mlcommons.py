@@ -21,7 +21,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 MAX_LITERAL_CHARS = 4 * 2**20
 """Of a list that is written as Python prints it: parsing one takes a hundred times its size."""
@@ -74,10 +74,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no conversation can be read, or a row cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     return begins(file, (".jsonl", ".ndjson"), b'"conversation_id"', b'"turn"', b'"role"')
 
 

@@ -30,7 +30,7 @@ from pytest_agentperf.importers.shapes import Asked, Shape, shape_up, tell_hashe
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 BLOCK_TOKENS = 512
 AGENTIC = "dynamo.agentic_mooncake"
@@ -97,10 +97,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
         ConfigError: no request could be read, a row could not and the import is strict, or no size
             of a block fits the lengths.
     """
-    return shape_up(source, _fits, _read, strict=strict)
+    return shape_up(source, fits, _read, strict=strict)
 
 
-def _fits(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if not file.stem_name.endswith((".jsonl", ".json")):
         return False
     first = file.head().lstrip().split(b"\n", 1)[0]

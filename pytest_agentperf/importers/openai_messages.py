@@ -30,7 +30,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 Record = dict[str, Any]
 
@@ -62,10 +62,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no record can be read, or one cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if not begins(file, (".jsonl", ".ndjson", ".json"), b'"messages"', b'"role"'):
         return False
     return any(_is_record(text) for _, text in islice(records(file), LOOKED_AT))

@@ -33,7 +33,7 @@ from pytest_agentperf.importers.sessions import Session, busy_s
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 HARNESS = "OpenHands"
 ENDINGS = (".json", ".jsonl", ".ndjson")
@@ -122,10 +122,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no session can be read, or one cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if not any(begins(file, ENDINGS, *marks) for marks in MARKS):
         return False
     try:

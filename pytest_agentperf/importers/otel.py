@@ -17,7 +17,7 @@ from pytest_agentperf.importers.sessions import Session, busy_s
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 MODEL_CALLS = ("chat", "generate_content", "text_completion")
 TOOL_CALL = "execute_tool"
@@ -39,10 +39,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: no session can be read, or a span cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     endings = (".json", ".jsonl", ".ndjson")
     found = begins(file, endings, b'"resourceSpans"') or begins(
         file, endings, b'"spans"', b'"trace_id"'

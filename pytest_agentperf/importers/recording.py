@@ -28,7 +28,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile, files
 from pytest_agentperf.trajectory import Dataset, Trajectory
 
-__all__ = ["FORMAT", "SESSION_HEADERS", "VERSION", "load"]
+__all__ = ["FORMAT", "SESSION_HEADERS", "VERSION", "fits", "load"]
 
 FORMAT = "agentperf-recording"
 VERSION = 1
@@ -96,6 +96,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
         )
     name = source.rstrip("/").rpartition("/")[2].partition(".")[0]
     return Dataset(name=name, trajectories=trajectories, losses=losses.sentences())
+
+
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is a recording."""
+    return _header(file, file.name) is not None
 
 
 def _header(file: SourceFile, source: str) -> _Header | None:

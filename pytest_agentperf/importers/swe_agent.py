@@ -17,7 +17,7 @@ from pytest_agentperf.importers.sessions import Session
 from pytest_agentperf.importers.sources import SourceFile
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory
 
-__all__ = ["load"]
+__all__ = ["fits", "load"]
 
 
 class _Thinking(msgspec.Struct):
@@ -75,10 +75,11 @@ def load(source: str, *, strict: bool = False) -> Dataset | None:
     Raises:
         ConfigError: none of the files can be read, or one cannot and the import is strict.
     """
-    return gather(source, _is_ours, _sessions, strict=strict)
+    return gather(source, fits, _sessions, strict=strict)
 
 
-def _is_ours(file: SourceFile) -> bool:
+def fits(file: SourceFile) -> bool:
+    """Tell by a look at its beginning whether a file is of this format."""
     if not file.stem_name.endswith(".traj"):
         return False
     head = file.head()
