@@ -1,9 +1,11 @@
 """What the recorder adds to answers, and how true the pauses are that it records.
 
-First the same requests go to the simulator straight and through the recorder, in turn, request by
-request, so that a machine whose speed drifts treats both alike. Then agents ask one request after
-the other through it, with pauses of their own in between, and what is recorded of those is compared
-with what the agents saw.
+First the same requests go to the simulator straight, through a proxy that does nothing
+(``benchmarks/pipe.py``) and through the recorder, in turn, request by request, so that a machine
+whose speed drifts treats all alike. What the second adds is the price of any proxy.
+
+Then agents ask one request after the other through the recorder, with pauses of their own between,
+and what is recorded of those is compared with what the agents saw.
 
     python -m benchmarks.recorder --requests 200 --prompt-tokens 30000
 """
@@ -16,8 +18,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -58,23 +60,23 @@ def _latency_ms(answer: RawAnswer) -> tuple[float, float]:
 
 
 async def _compare(
-    direct: str, recorded: str, given: argparse.Namespace
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    ways = [_connection(url) for url in (direct, recorded)]
-    seen: tuple[list[tuple[float, float]], ...] = ([], [])
+    urls: Sequence[str], given: argparse.Namespace
+) -> list[list[tuple[float, float]]]:
+    ways = [_connection(url) for url in urls]
+    seen: list[list[tuple[float, float]]] = [[] for _ in urls]
     text = _LINE * (given.prompt_tokens // 10)
     for number in range(given.warm_up + given.requests):
         messages = [{"role": "user", "content": text}, {"role": "user", "content": f"{number}"}]
         body = msgspec.json.encode({"model": "m", "messages": messages, "stream": True})
-        # The way that goes first takes turns too: the server has the other's prompt cached.
-        for way in (0, 1) if number % 2 else (1, 0):
+        # The way that goes first takes turns too: the server has the prompt cached for the others.
+        for way in ((number + place) % len(ways) for place in range(len(ways))):
             times = _latency_ms(await _ask(ways[way], body, given.osl_tokens))
             if number >= given.warm_up:
                 seen[way].append(times)
             await asyncio.sleep(given.pause_s)
     for way in ways:
         await way.close()
-    return seen[0], seen[1]
+    return seen
 
 
 async def _session(url: str, agent: int, given: argparse.Namespace) -> list[float]:
@@ -103,20 +105,23 @@ async def _sessions(url: str, given: argparse.Namespace) -> list[list[float]]:
 
 
 @contextmanager
-def _recorder(upstream: str, out: Path) -> Generator[tuple[str, psutil.Process]]:
-    command = [sys.executable, "-m", "pytest_agentperf.record", "--port=0"]
-    process = subprocess.Popen(
-        [*command, f"--upstream={upstream}", f"--out={out}"], stdout=subprocess.PIPE, text=True
-    )
+def _proxy(module: str, *options: str) -> Generator[tuple[str, psutil.Process]]:
+    command = [sys.executable, "-m", module, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         found = re.search(r"point the agent at (\S+)", process.stdout.readline())
         if found is None:
-            raise SystemExit("the recorder did not start")
+            raise SystemExit(f"{module} did not start")
         yield found[1], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.communicate()
+
+
+def _recorder(upstream: str, out: Path) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    options = f"--upstream={upstream}", f"--out={out}", "--port=0"
+    return _proxy("pytest_agentperf.record", *options)
 
 
 def _cpu_ms(process: psutil.Process) -> float:
@@ -125,20 +130,22 @@ def _cpu_ms(process: psutil.Process) -> float:
 
 
 def _latencies(sim: str, out: Path, given: argparse.Namespace) -> bool:
-    with _recorder(sim, out) as (url, process):
+    with _proxy("benchmarks.pipe", sim) as (pipe, _), _recorder(sim, out) as (url, process):
         before_ms = _cpu_ms(process)
-        direct, recorded = map(np.array, asyncio.run(_compare(sim, url, given)))
+        ways = [np.array(way) for way in asyncio.run(_compare((sim, pipe, url), given))]
         cpu_ms = (_cpu_ms(process) - before_ms) / (given.warm_up + given.requests)
     print(f"{given.requests} pairs, prompts of {given.prompt_tokens} tokens, times in ms")
-    print(f"  {'':<16}{'direct':>10}{'recorded':>10}{'added':>10}")
+    print(f"  {'':<16}{'direct':>10}{'piped':>10}{'recorded':>10}{'added':>10}{'of it own':>11}")
     added: list[float] = []
     for column, name in enumerate(("TTFT", "E2E")):
         for quantile in (10, 50, 95):
-            a, b = (float(np.percentile(way[:, column], quantile)) for way in (direct, recorded))
-            added.append(b - a)
-            print(f"  {f'{name} p{quantile}':<16}{a:>10.2f}{b:>10.2f}{b - a:>10.2f}")
-        paired = recorded[:, column] - direct[:, column]
-        print(f"  {f'{name} of pairs':<16}{'':>20}{float(np.median(paired)):>10.2f} (median)")
+            a, b, c = (float(np.percentile(way[:, column], quantile)) for way in ways)
+            added.append(c - a)
+            told = f"{a:>10.2f}{b:>10.2f}{c:>10.2f}{c - a:>10.2f}{c - b:>11.2f}"
+            print(f"  {f'{name} p{quantile}':<16}{told}")
+        direct, piped, recorded = (way[:, column] for way in ways)
+        paired = [float(np.median(recorded - other)) for other in (direct, piped)]
+        print(f"  {f'{name}, median of pairs':<46}{paired[0]:>10.2f}{paired[1]:>11.2f}")
     print(f"  CPU time of the recorder a request: {cpu_ms:.2f}")
     near = added[1] < _LIMIT_MS and added[4] < _LIMIT_MS
     print(f"  medians within {_LIMIT_MS:g} ms: {'yes' if near else 'NO'}")
