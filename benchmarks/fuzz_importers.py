@@ -2,9 +2,10 @@
 
     python -m benchmarks.fuzz_importers --minutes 10
 
-Each format's small source from the tests is changed at random, as JSON and as bytes, and read from
-a file, a folder or an archive. First come a few attacks: nesting, a line of a gigabyte, bombs. Each
-format has a process of its own, whose address space may grow by no more than a gigabyte.
+Each format's small source from the tests is changed at random, as JSON and as bytes, read from a
+file, a folder or an archive, and asked for the languages of its sessions. First come a few attacks:
+nesting, a line of a gigabyte, bombs. Each format has a process of its own, whose address space may
+grow by no more than a gigabyte.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from typing import Any
 
 from benchmarks.mutations import ATTACKS, attack, changed, packed
 from pytest_agentperf.errors import AgentPerfError
+from pytest_agentperf.languages import language
 from tests.sessions_in import SOURCES, Source, encoded
 
 CASE_S = 60
@@ -123,6 +125,8 @@ def _outcome(load: Any, path: str) -> tuple[str, str]:
     signal.alarm(CASE_S)
     try:
         dataset = load(path)
+        for trajectory in dataset.trajectories if dataset else ():
+            language(trajectory)
     except AgentPerfError as error:
         return type(error).__name__, ""
     except (Exception, TooSlow) as error:  # noqa: BLE001 whatever it is, it is what is looked for
