@@ -22,13 +22,14 @@ from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
+from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.power import measure_power
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.readings import make_readings
 from pytest_agentperf.records import Event, Measurement
-from pytest_agentperf.room import cores, worker_count
+from pytest_agentperf.room import worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.timeline import timeline
@@ -66,6 +67,8 @@ class Inputs:
     dataset: Dataset
     meter: Meter | None
     system: System | None
+    hosts: Pool | None = None
+    """Runs load on other machines; ``None``: it runs where the endpoint is ours, or beside us."""
 
 
 class Bench:
@@ -93,7 +96,8 @@ class Bench:
         self._in_process = place
         self._late_steps = inputs.endpoint.late_steps
         self._clock = REAL_TIME if place is None else place.clock
-        self._pool: Pool = WorkerPool() if place is None else InProcessPool(place)
+        beside_us = WorkerPool() if place is None else InProcessPool(place)
+        self._pool: Pool = inputs.hosts or beside_us
         self._began_ns = self._clock.now_ns()
         self._ledgers: dict[str, Ledger] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -255,6 +259,7 @@ class Bench:
             verdicts=verdicts_by(early, ledger.spec.tiers, metrics, invalid=invalid),
             checks=checks,
             short=procedure.is_short,
+            hosts=measurement.health.hosts,
         )
         ledger.phases.append(phase)
         self._save()
@@ -284,7 +289,8 @@ class Bench:
     async def _measure(
         self, ledger: Ledger, number: int, agents: int, procedure: Procedure
     ) -> tuple[Measurement, tuple[EarlyVerdict, ...]]:
-        workers = worker_count(self._settings.workers, agents=agents, cores=cores())
+        asked = parse_places(str(self._settings.workers)).workers
+        workers = worker_count(asked, agents=agents, cores=self._pool.cores)
         try:
             await self._pool.set_up(self._setup(ledger))
             await self._pool.grow(workers)

@@ -24,7 +24,7 @@ from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.power import Power
-from pytest_agentperf.records import TurnRecord
+from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
 from pytest_agentperf.timeline import Timeline
@@ -101,6 +101,8 @@ class PhaseResult:
     """It aimed, in ``fast`` mode: never long enough for an answer."""
     measured_in: str | None = None
     """The earlier run that measured it, whose clock ``started_s`` is of; ``None``: this one."""
+    hosts: tuple[HostHealth, ...] = ()
+    """The machines of a cluster that ran its load; none where it ran on the coordinator's own."""
 
     @property
     def met_floors(self) -> bool:

@@ -4,6 +4,7 @@
     ├── ConfigError      an option, a tier file, a dataset or system.yaml is wrong: nothing was sent
     ├── EndpointError    the endpoint cannot be reached or cannot do what a run needs
     └── LoadError        our own load generator broke: the phase says nothing about the server
+        └── HostLostError    a machine of a cluster is gone: that phase is invalid, the run goes on
 
 A failed request is data and never an exception. A message has three parts: what is wrong, the
 value that was seen, and what to do.
@@ -12,7 +13,14 @@ value that was seen, and what to do.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["AgentPerfError", "ConfigError", "EndpointError", "LoadError", "did_you_mean"]
+__all__ = [
+    "AgentPerfError",
+    "ConfigError",
+    "EndpointError",
+    "HostLostError",
+    "LoadError",
+    "did_you_mean",
+]
 
 
 class AgentPerfError(Exception):
@@ -29,6 +37,10 @@ class EndpointError(AgentPerfError):
 
 class LoadError(AgentPerfError):
     """A load process died or broke its protocol: the measurement is void."""
+
+
+class HostLostError(LoadError):
+    """A machine that ran load is gone: the phase is void, and what is left can measure the next."""
 
 
 def did_you_mean(seen: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 What is heavy is imported where it is used: this module loads with every pytest run.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ __all__ = [
     "agentperf",
     "agentperf_dataset",
     "agentperf_endpoint",
+    "agentperf_hosts",
     "agentperf_power_meter",
     "agentperf_settings",
     "agentperf_system",
@@ -70,6 +72,24 @@ def agentperf_system(agentperf_settings: Settings) -> Any:
 
 
 @pytest.fixture(scope="session")
+def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
+    """What runs load on other machines, or ``None``; override it to yield a `Pool`."""
+    from pytest_agentperf.endpoint import API_KEY_VARIABLE  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.hosts import HostPool  # noqa: PLC0415 the same
+    from pytest_agentperf.places import parse_places  # noqa: PLC0415 the same
+    from pytest_agentperf.preflight import open_cluster  # noqa: PLC0415 the same
+
+    with _ends_session():
+        cluster = open_cluster(agentperf_settings)
+    if cluster is None:
+        yield None
+        return
+    asked = parse_places(str(agentperf_settings.workers)).workers
+    yield HostPool(cluster, asked=asked, key=os.environ.get(API_KEY_VARIABLE, ""))
+    cluster.disconnect()
+
+
+@pytest.fixture(scope="session")
 def agentperf_endpoint(
     agentperf_settings: Settings, pytestconfig: pytest.Config, agentperf_dataset: Any
 ) -> Iterator[Any]:
@@ -110,6 +130,7 @@ async def agentperf(
     agentperf_settings: Settings,
     agentperf_dataset: Any,
     agentperf_system: Any,
+    agentperf_hosts: Any,
     agentperf_endpoint: Any,
     agentperf_power_meter: Any,
 ) -> AsyncIterator[Any]:
@@ -127,6 +148,7 @@ async def agentperf(
         dataset=agentperf_dataset,
         meter=agentperf_power_meter,
         system=agentperf_system or agentperf_endpoint.system,
+        hosts=agentperf_hosts,
     )
     with _ends_session():
         check_place(agentperf_endpoint, agentperf_settings)

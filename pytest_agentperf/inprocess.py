@@ -20,7 +20,7 @@ from pytest_agentperf.orders import (
     Stop,
 )
 from pytest_agentperf.protocols import Connection, InProcess
-from pytest_agentperf.records import Start
+from pytest_agentperf.records import HostHealth, Start
 
 __all__ = ["InProcessPool"]
 
@@ -50,6 +50,16 @@ class InProcessPool:
         self._crew: Crew | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._busy = 0
+
+    @property
+    def cores(self) -> int:
+        """1: all of it is one event loop."""
+        return 1
+
+    @property
+    def hosts(self) -> tuple[HostHealth, ...]:
+        """None."""
+        return ()
 
     @property
     def busy(self) -> int:

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pytest_agentperf import words
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.early import EarlyVerdict, Running, judge_running
-from pytest_agentperf.errors import LoadError
+from pytest_agentperf.errors import HostLostError, LoadError
 from pytest_agentperf.live import Live
 from pytest_agentperf.orders import (
     Counted,
@@ -112,7 +113,7 @@ class PhaseRun:
         """What was certain when the phase ended, where its evidence was asked."""
 
     async def measure(self, *, number: int, agents: int, workers: int) -> Measurement:
-        """Run the phase and return what was seen.
+        """Run the phase and return what was seen; one that a machine was lost in is broken.
 
         Raises:
             LoadError: a load process has died.
@@ -132,7 +133,12 @@ class PhaseRun:
                 ],
                 start=self._procedure.start,
             )
+            for host in self._pool.hosts:
+                self._tell.progress("note", words.host(host))
             end = await self._direct(state)
+        except HostLostError as lost:
+            end = _End(at_ns=self._clock.now_ns(), broken=str(lost))
+            await self._pool.close()
         finally:
             for task in sampling:
                 task.cancel()
@@ -177,6 +183,7 @@ class PhaseRun:
                 loop_lag_s=tuple(tuple(s.lag_s) for s in self._stopped),
                 cpu_ratio=max((s.cpu_ratio for s in self._stopped), default=0.0),
                 first_sent_ns=state.first_sent_ns,
+                hosts=self._pool.hosts,
             ),
             floors_met=end.floors_met,
             decided=bool(end.early),

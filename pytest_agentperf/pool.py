@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pytest_agentperf.orders import Report, Setup
-from pytest_agentperf.records import Start
+from pytest_agentperf.records import HostHealth, Start
 
 __all__ = ["Pool"]
 
@@ -14,6 +14,16 @@ class Pool(Protocol):
 
     Every method raises `LoadError` when load cannot go on.
     """
+
+    @property
+    def cores(self) -> int:
+        """Number of cores that there are for load and, one of them, for the coordinator."""
+        ...
+
+    @property
+    def hosts(self) -> tuple[HostHealth, ...]:
+        """Other machines in the running phase; none where load runs on this one."""
+        ...
 
     @property
     def busy(self) -> int:

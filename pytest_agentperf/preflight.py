@@ -11,7 +11,9 @@ from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
 from pytest_agentperf.endpoint import HttpConnection, redact
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.ledger import shown
+from pytest_agentperf.places import parse_places
 from pytest_agentperf.protocols import Connection, EndpointInfo, Meter, find
+from pytest_agentperf.ray_cluster import RayCluster
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.room import check_room, cores, room, worker_count
 from pytest_agentperf.settings import Settings
@@ -20,7 +22,15 @@ from pytest_agentperf.tokens import LocalTokenizer
 from pytest_agentperf.trajectory import Message
 from pytest_agentperf.wire import ChatEncoder, encode_message
 
-__all__ = ["check_chat", "check_models", "check_place", "connect", "open_folder", "open_meter"]
+__all__ = [
+    "check_chat",
+    "check_models",
+    "check_place",
+    "connect",
+    "open_cluster",
+    "open_folder",
+    "open_meter",
+]
 
 _PROBE_S = 60.0
 _PROBE_TOKENS = 16
@@ -57,13 +67,16 @@ def check_models(info: EndpointInfo, models: Sequence[str]) -> None:
 def check_place(info: EndpointInfo, settings: Settings) -> None:
     """Check that this machine has room for the largest phase that may be asked for.
 
+    The nodes of a cluster look for themselves, by what is dealt to them.
+
     Raises:
         ConfigError: it has not.
     """
-    if info.in_process is not None:
+    places = parse_places(str(settings.workers))
+    if info.in_process is not None or places.cluster is not None:
         return
     most = settings.max_agents
-    workers = worker_count(settings.workers, agents=most, cores=cores())
+    workers = worker_count(places.workers, agents=most, cores=cores())
     check_room(room(), max_agents=most, workers=workers)
 
 
@@ -122,6 +135,23 @@ async def _asked(info: EndpointInfo, body: bytes) -> RawAnswer:
         return await place.run(lambda: ask(place.connect(timeout_s=_PROBE_S)))
     tls = ssl.create_default_context()
     return await ask(HttpConnection(info, timeout_s=_PROBE_S, tls=tls))
+
+
+def open_cluster(settings: Settings) -> RayCluster | None:
+    """Connect to the cluster that load is to run on; ``None``: it runs on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers.
+    """
+    address = parse_places(str(settings.workers)).cluster
+    if address is None:
+        return None
+    if (settings.endpoint or "").startswith("sim+virtual:"):
+        raise ConfigError(
+            f"--agentperf-workers {settings.workers}: virtual time is time of this process alone; "
+            "leave the option out, or take an endpoint that the nodes can reach"
+        )
+    return RayCluster(address)
 
 
 def open_meter(name: str, endpoint: str) -> Meter | None:

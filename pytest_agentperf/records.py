@@ -1,7 +1,8 @@
 """What was seen: reads, requests, samples, windows, and the measurement that holds them.
 
-Every ``_ns`` is of the run's one clock: ``time.perf_counter_ns`` of the machine that runs the load
-(on Linux ``CLOCK_MONOTONIC``, one for all its processes), or virtual nanoseconds.
+Every ``_ns`` is of the run's one clock: ``time.perf_counter_ns`` of the coordinator's machine (on
+Linux ``CLOCK_MONOTONIC``, one for all its processes), or virtual nanoseconds. Stamps of other
+machines have been moved into it; see `pytest_agentperf.alignment`.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Literal
 __all__ = [
     "ClientHealth",
     "Event",
+    "HostHealth",
     "Measurement",
     "OpenRequest",
     "RawAnswer",
@@ -127,6 +129,22 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostHealth:
+    """One machine of a cluster in a phase, and how far its stamps can be believed."""
+
+    name: str
+    workers: int
+    """Load processes that it ran."""
+    clock_offset_s: float
+    """How far its clock was ahead of the coordinator's; its stamps were moved by that."""
+    clock_error_s: float
+    """How wrong that may have been at any time of the phase, drift included. What is measured
+    inside one machine, such as TTFT and speed, does not depend on it."""
+    endpoint_s: float
+    """How long a connection to the endpoint took to open from there: the median before load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHealth:
     """How late our own load processes were; a slow client must not be read as a slow server."""
 
@@ -137,6 +155,8 @@ class ClientHealth:
     """CPU time of the busiest load process over its wall time."""
     first_sent_ns: tuple[int, ...]
     """When each agent sent its first request, by agent."""
+    hosts: tuple[HostHealth, ...] = ()
+    """The machines that ran the load; none where it ran on the coordinator's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

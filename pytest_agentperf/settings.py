@@ -5,6 +5,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.places import parse_places
 
 __all__ = ["SMOKE", "Settings", "Value", "knobs", "make_settings", "option_name", "parse_value"]
 
@@ -44,7 +45,11 @@ class Settings:
         0.0, "begin no phase after so many hours of the run's own time; 0 sets no limit"
     )
     seed: int = _knob(0, "seed of assignments and sampled delays")
-    workers: int = _knob(0, "load processes; 0 chooses by cores")
+    workers: int | str = _knob(
+        0,
+        "load processes; 0 chooses by cores; ray:auto or ray://HOST:PORT runs them on the nodes of "
+        "a Ray cluster, with ?workers=N behind it so many",
+    )
     meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
     tokenizer: str | None = _knob(
         None, "folder of the model's tokenizer; counts tokens where the server reports none"
@@ -155,6 +160,8 @@ def parse_value(name: str, text: str) -> Value:
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
             raise ConfigError(f"{option_name(name)} takes {wanted}, got {text!r}") from None
+    if name == "workers":
+        return int(text) if text.removeprefix("-").isdecimal() else text
     if tuple in (kind, getattr(kind, "__origin__", None)):
         return tuple(part for part in text.splitlines() if part.strip())
     return text
@@ -174,6 +181,7 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
         value = getattr(settings, knob.name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_range(knob.name, value)
+    parse_places(str(settings.workers))
     if settings.max_agents < settings.start_agents:
         raise ConfigError(
             f"--agentperf-max-agents {settings.max_agents} is below --agentperf-start-agents "

@@ -60,7 +60,13 @@ def summary(bundle: Bundle, width: int) -> str:
             _conformance_line(bundle, run.spec.model),
         )
     ]
-    end = (*_resumed(bundle), _time_line(bundle), *_plan(bundle), *_unfinished(bundle))
+    end = (
+        *_resumed(bundle),
+        *_hosts(bundle),
+        _time_line(bundle),
+        *_plan(bundle),
+        *_unfinished(bundle),
+    )
     return "\n".join((*parts, *end))
 
 
@@ -72,6 +78,12 @@ def _resumed(bundle: Bundle) -> Sequence[str]:
         + ", ".join(str(p.number) for p in bundle.phases if p.measured_in == run)
         for run in runs
     ]
+
+
+def _hosts(bundle: Bundle) -> Sequence[str]:
+    """Say, of each node that ran load, how it was in the last phase that it was in."""
+    last = {host.name: host for phase in bundle.phases for host in phase.hosts}
+    return [f"Load from {words.host(host)}" for host in last.values()]
 
 
 def _unfinished(bundle: Bundle) -> Sequence[str]:

@@ -1,5 +1,7 @@
 """Can this phase be trusted? Each check with its pass mark; *invalid* is never a pass or a fail."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pytest_agentperf.activity import fewest_active, server_view, starved_agents
@@ -7,7 +9,7 @@ from pytest_agentperf.checks import Check, Marks, at_most
 from pytest_agentperf.drift import Change, Steadiness, look_at
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.power import LEAST_COVERAGE, measure_power
-from pytest_agentperf.records import Measurement
+from pytest_agentperf.records import HostHealth, Measurement
 from pytest_agentperf.served import check_served
 
 __all__ = ["Check", "Marks", "check"]
@@ -18,6 +20,8 @@ _SLACK_S = 1.0
 _MOST_ELSEWHERE = 0.2
 _MOST_OUTSIDE_S = 0.5
 _MOST_START_GAIN = 0.05
+_FAIR_CLOCK_S, _MOST_CLOCK_S = 0.005, 0.025
+"""Above the one, the alignment of clocks is doubtful; above the other, so is the phase."""
 
 
 def check(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
@@ -51,6 +55,25 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
         at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
         at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
         at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
+        *_clocks(health.hosts),
+    )
+
+
+def _clocks(hosts: Sequence[HostHealth]) -> tuple[Check, ...]:
+    """Do the stamps of all machines mean the same time? Nothing to ask where there is but one."""
+    if not hosts:
+        return ()
+    worst = max(hosts, key=lambda host: host.clock_error_s)
+    return (
+        Check(
+            name="clock alignment",
+            value=worst.clock_error_s,
+            limit=_FAIR_CLOCK_S,
+            ok=worst.clock_error_s <= _FAIR_CLOCK_S,
+            invalidates=worst.clock_error_s > _MOST_CLOCK_S,
+            text=f"the clock of node {worst.name} may have been {worst.clock_error_s * 1e3:.1f} ms "
+            "off: let NTP or PTP discipline the nodes, and take one that is near and not busy",
+        ),
     )
 
 

@@ -2,12 +2,14 @@
 
 import math
 
+from pytest_agentperf.records import HostHealth
 from pytest_agentperf.slo import Finding, Limit, Verdict
 
 __all__ = [
     "apart",
     "bound",
     "exact",
+    "host",
     "low_to_high",
     "metric",
     "miss",
@@ -80,6 +82,15 @@ def short(value: float) -> str:
 def exact(value: float | None) -> str:
     """Write a number so that it reads back as itself."""
     return "" if value is None else repr(value)
+
+
+def host(health: HostHealth) -> str:
+    """Return how many load processes a node ran, how its clock stood, how far the endpoint was."""
+    return (
+        f"node {health.name}: load processes {health.workers}, clock "
+        f"{health.clock_offset_s * 1e3:+,.2f} ± {health.clock_error_s * 1e3:.2f} ms, "
+        f"{health.endpoint_s * 1e3:.2f} ms to connect to the endpoint"
+    )
 
 
 def metric(name: str) -> str:

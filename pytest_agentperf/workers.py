@@ -22,7 +22,8 @@ from pytest_agentperf.orders import (
     Setup,
     Stop,
 )
-from pytest_agentperf.records import Start
+from pytest_agentperf.records import HostHealth, Start
+from pytest_agentperf.room import cores
 from pytest_agentperf.worker import pack, read_frames
 
 __all__ = ["WorkerPool"]
@@ -46,6 +47,16 @@ class WorkerPool:
         self._reports: asyncio.Queue[tuple[int, Report]] = asyncio.Queue()
         self._setup: Setup | None = None
         self._busy = 0
+
+    @property
+    def cores(self) -> int:
+        """Number of cores that this process may use."""
+        return cores()
+
+    @property
+    def hosts(self) -> tuple[HostHealth, ...]:
+        """None but this machine."""
+        return ()
 
     @property
     def busy(self) -> int:
