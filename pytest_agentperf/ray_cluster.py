@@ -5,9 +5,11 @@ Ray is an extra, loaded when a cluster is named.
 
 import asyncio
 import importlib
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from pytest_agentperf.hosts import Machine
 __all__ = ["RayCluster"]
 
 _START_S = 60.0
+_KNOCK_S = 10.0
 _MODULES = ("ray", "ray.exceptions", "ray.util.scheduling_strategies")
 
 
@@ -46,6 +49,7 @@ class RayCluster:
         self._ray, self._exceptions, self._strategies = map(_load, _MODULES)
         self._skew_ns = skew_ns
         try:
+            _knock(address)
             self._ray.init(
                 address=address, namespace="agentperf", log_to_driver=False, logging_level="ERROR"
             )
@@ -119,7 +123,9 @@ class _RayNode:
 
     async def call(self, method: str, *args: Any) -> Any:
         try:
-            return await getattr(self._actor, method).remote(*args)
+            answer = getattr(self._actor, method).remote(*args).future()
+            # Whoever stops waiting must not cancel it: Ray's client fails on answers nobody wants.
+            return await asyncio.shield(asyncio.wrap_future(answer))
         except self._exceptions.RayTaskError as failed:
             raise LoadError(f"node {self._name}: {failed.cause}") from None
         except (self._exceptions.RayError, ConnectionError) as gone:
@@ -132,5 +138,16 @@ class _RayNode:
             return  # it is gone, or we are
 
 
+def _knock(address: str) -> None:
+    """Open a connection to a named head: Ray itself takes half a minute to see that none is there.
+
+    Raises:
+        OSError: nothing listens there.
+    """
+    parts = urlsplit(address)
+    if parts.hostname is not None:
+        socket.create_connection((parts.hostname, parts.port or 0), _KNOCK_S).close()
+
+
 def _first_line(fault: BaseException) -> str:
-    return next(iter(str(fault).splitlines()), "") or type(fault).__name__
+    return (next(iter(str(fault).splitlines()), "") or type(fault).__name__).rstrip(".")

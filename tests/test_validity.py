@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.metrics import Metrics, distribution
-from pytest_agentperf.records import ClientHealth, Measurement, Sample
+from pytest_agentperf.records import ClientHealth, HostHealth, Measurement, Sample
 from pytest_agentperf.validity import Check, Marks, check
 from tests.phases import measurement, metrics, ns, request
 
@@ -19,6 +19,31 @@ def missed(phase: Measurement | None = None, found: Metrics | None = None) -> li
 def by_client(**changes: Any) -> Measurement:
     healthy: dict[str, Any] = {"loop_lag_s": ((0.0,),), "cpu_ratio": 0.1, "first_sent_ns": (0,)}
     return measurement([], health=ClientHealth(**(healthy | changes)))
+
+
+def on_nodes(*clock_error_s: float) -> Measurement:
+    hosts = tuple(
+        HostHealth(name=name, workers=1, clock_offset_s=9.0, clock_error_s=error, endpoint_s=0.02)
+        for name, error in zip("abc", clock_error_s, strict=False)
+    )
+    return by_client(hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("error_s", "invalidates"),
+    [(0.006, False), (0.026, True)],
+    ids=["doubtful", "not to be believed"],
+)
+def test_the_node_with_the_worst_clock_is_named(*, error_s: float, invalidates: bool):
+    (found,) = missed(on_nodes(0.001, error_s, 0.004))
+    assert (found.name, found.value, found.invalidates) == (
+        "clock alignment", error_s, invalidates,
+    )  # fmt: skip
+    assert found.text.startswith(f"the clock of node b may have been {error_s * 1e3:.1f} ms off")
+
+
+def test_clocks_that_agree_are_no_matter():
+    assert missed(on_nodes(0.0049, 0.001)) == []
 
 
 def test_a_sound_phase_misses_nothing():

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from pytest_agentperf.words import apart, low_to_high
+from pytest_agentperf.records import HostHealth
+from pytest_agentperf.words import apart, host, low_to_high
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,14 @@ def test_a_value_is_on_its_own_side_of_the_bound(
 )
 def test_a_range_of_agents(low: int | None, high: int | None, text: str):
     assert low_to_high(low, high) == text
+
+
+def test_a_node_and_how_far_it_can_be_believed():
+    health = HostHealth(
+        name="10.0.0.2/3fa9", workers=15, clock_offset_s=0.0500163, clock_error_s=0.00046,
+        endpoint_s=0.0203,
+    )  # fmt: skip
+    assert host(health) == (
+        "node 10.0.0.2/3fa9: load processes 15, clock +50.02 ± 0.46 ms, 20.30 ms to connect to the "
+        "endpoint"
+    )

@@ -153,3 +153,47 @@ def test_more_agents_than_this_machine_has_files_for_end_the_session(
     result = project.runpytest_subprocess(*SIM, "--agentperf-max-agents=999999999")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "--agentperf-max-agents 999999999: this machine has room for" in _said(result)
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ("some", "--agentperf-workers takes a number of load processes, ray:auto or ray://"),
+        ("ray:auto?workers=0", "behind the ? only workers=N may stand, N above 0"),
+    ],
+)
+def test_a_place_for_load_that_is_none_is_refused(
+    project: pytest.Pytester, workers: str, said: str
+) -> None:
+    result = project.runpytest_subprocess(f"--agentperf-workers={workers}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in _said(result)
+
+
+def test_a_cluster_without_ray_names_the_extra(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    project.makepyfile(no_ray="import sys\nsys.modules['ray'] = None")
+    result = project.runpytest_subprocess(*SIM, "-p", "no_ray", "--agentperf-workers=ray:auto")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "needs ray; pip install pytest-agentperf[ray]" in _said(result)
+
+
+def test_a_cluster_that_cannot_be_reached_ends_the_session(project: pytest.Pytester) -> None:
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(*SIM, f"--agentperf-workers=ray://127.0.0.1:{port}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"no Ray cluster can be used at 'ray://127.0.0.1:{port}'" in _said(result)
+    assert "start one with `ray start --head`" in _said(result)
+
+
+def test_a_cluster_has_no_part_in_virtual_time(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        "--endpoint=sim+virtual:", "--model=gpt-oss-120b", "--agentperf-workers=ray:auto"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "virtual time is time of this process alone" in _said(result)
