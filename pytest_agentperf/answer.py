@@ -6,6 +6,7 @@ the usage chunk and ``[DONE]`` are none (METHODOLOGY, section 3). A stream that 
 object, or ends without a finish_reason, or brings no token, has failed whatever its status was.
 """
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ _OK = 200
 _SHOWN = 300
 _GAVE_UP = frozenset({"abort", "error"})
 """How vLLM, SGLang and gateways end a stream that they could not finish."""
+_PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
+"""Characters that stand for themselves in JSON."""
 _LOOP_CHARS = 1000
 """So much of one short piece over and over is no answer any more."""
 _LOOP_PIECE_CHARS = 80
@@ -71,6 +74,9 @@ class Usage(msgspec.Struct, gc=False):
     completion_tokens_details: _Details | None = None
 
 
+_string = msgspec.json.Decoder(str).decode
+
+
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
@@ -82,6 +88,8 @@ class Answer:
     """One answer, decoded."""
 
     first_byte_ns: int | None
+    first_token_merged: bool
+    """The read that brought the first token brought others as well."""
     token_ns: tuple[int, ...]
     """Stamp of every token-bearing event."""
     first_chunk_tokens: int | None
@@ -134,6 +142,14 @@ def _loops(text: str) -> bool:
     return is_short and end[piece:] == end[:-piece]
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(data: bytearray) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
 def _count(value: int | None) -> int | None:
     return value if value is not None and value >= 0 else None
 
@@ -145,50 +161,84 @@ class AnswerReader:
         self._sse = SSEDecoder()
         self._decode = msgspec.json.Decoder(_Chunk, strict=False).decode
         self._first_byte_ns: int | None = None
-        self._token_ns: list[int] = []
+        self._last_ns = 0
+        self._first_read_tokens = 0
+        """Events in the read that brought the first token."""
+        self._token_ns = array("q")
         self._chars = 0
         """Characters of all reads."""
         self._read_chars = 0
         self._largest_read_chars = 0
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
-        self._tools: list[str] = []
+        # Of every token its text and eight bytes: thousands of answers grow at once.
+        self._reasoning, self._content, self._tools = bytearray(), bytearray(), bytearray()
         self._calls = 0
         self._usage: Usage | None = None
         self._first_chunk_tokens: int | None = None
         self._first_text = ""
         self._finish_reason: str | None = None
         self._error: str | None = None
-        self._like: tuple[bytes, bytes, list[str]] = b"", b"", []
+        self._like = b"", b"", self._content
         """What is before and behind the text of the last event, and where that text belongs."""
+        self._head, self._tail = b"", b""
+        """The same of a read that is one such event."""
+        self._is_plain = False
+        """A read that begins and ends so would be one."""
+
+    @property
+    def first_byte_ns(self) -> int | None:
+        """Stamp of the first read; see `pytest_agentperf.records.Reader`."""
+        return self._first_byte_ns
+
+    @property
+    def first_token_ns(self) -> int | None:
+        """Stamp of the first token so far."""
+        return self._token_ns[0] if self._token_ns else None
 
     def feed(self, at_ns: int, data: bytes) -> None:
         """Take the bytes of one read."""
+        if self._is_plain and data.startswith(self._head) and data.endswith(self._tail):
+            # One event, like the last one but for its text, as most reads are.
+            piece = data[len(self._head) : -len(self._tail)]
+            chars = 0 if b"\n" in piece else self._piece(piece)
+            if chars:
+                self._token_ns.append(at_ns)
+                self._read_chars = chars
+                self._chars += chars
+                self._largest_read_chars = max(self._largest_read_chars, chars)
+                return
+        self._feed_events(at_ns, data)
+
+    def _feed_events(self, at_ns: int, data: bytes) -> None:
+        self._last_ns = at_ns
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
         chars = 0
         for event in self._sse.feed(data):
             chars += self._event(at_ns, event)
+        if not self._first_read_tokens:
+            self._first_read_tokens = len(self._token_ns)
         self._read_chars = chars
         self._chars += chars
         if chars > self._largest_read_chars:  # noqa: PLR1730 max() costs a tenth of all this
             self._largest_read_chars = chars
+        self._is_plain = bool(self._head) and self._sse.is_between_events
 
     def finish(self, raw: RawAnswer) -> Answer:
         """Return the whole answer, and why it failed if it did."""
-        last_ns = raw.reads[-1][0] if raw.reads else raw.end_ns
+        last_ns = self._last_ns or raw.end_ns
         rest = sum(self._event(last_ns, event) for event in self._sse.close())
         chars = self._chars + rest
         largest_chars = max(self._largest_read_chars, self._read_chars + rest)
         return Answer(
             first_byte_ns=self._first_byte_ns,
+            first_token_merged=self._first_read_tokens > 1,
             token_ns=tuple(self._token_ns),
             first_chunk_tokens=self._first_chunk(),
             largest_read_ratio=largest_chars / chars if chars else None,
             usage=self._usage,
             first_text=self._first_text,
-            reasoning="".join(self._reasoning),
-            text="".join((*self._content, *self._tools)),
+            reasoning=_text(self._reasoning),
+            text=_text(self._content + self._tools),
             reasoning_streamed=bool(self._reasoning),
             tool_calls=self._calls,
             finish_reason=self._finish_reason,
@@ -217,18 +267,31 @@ class AnswerReader:
     def _event(self, at_ns: int, data: bytes) -> int:
         """Keep what an event brings; return its characters.
 
-        Most events of a stream differ from the one before in one piece of text only. Where that is
-        printable ASCII without quote or backslash, it is what a JSON decoder would find there.
+        Most events of a stream differ from the one before in one piece of text only.
         """
-        head, tail, channel = self._like
+        head, tail, _ = self._like
         if head and data.startswith(head) and data.endswith(tail):
-            piece = data[len(head) : -len(tail)]
-            text = piece.decode() if piece.isascii() else ""
-            if text and text.isprintable() and '"' not in text and "\\" not in text:
-                channel.append(text)
+            chars = self._piece(data[len(head) : -len(tail)])
+            if chars:
                 self._token_ns.append(at_ns)
-                return len(text)
+                return chars
         return self._new_event(at_ns, data)
+
+    def _piece(self, piece: bytes) -> int:
+        """Keep what stands where the text of the last event stood; return its characters.
+
+        0 where that is no text, or more than one.
+        """
+        channel = self._like[2]
+        if not piece.translate(None, _PLAIN):
+            channel += piece
+            return len(piece)
+        try:
+            text = _string(b'"%b"' % piece)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 0
+        channel += _bytes(text)
+        return len(text)
 
     def _new_event(self, at_ns: int, data: bytes) -> int:
         try:
@@ -261,8 +324,9 @@ class AnswerReader:
         if text and data.count(quoted) == 1:
             at = data.index(quoted) + 1
             self._like = data[:at], data[at + len(quoted) - 2 :], channel
+            self._head, self._tail = b"data: %b" % data[:at], b"%b\n\n" % self._like[1]
 
-    def _only_text(self, delta: _Delta) -> tuple[str, list[str]]:
+    def _only_text(self, delta: _Delta) -> tuple[str, bytearray]:
         """Return the text of a delta and its channel; no text where there is more than one."""
         function = None
         if delta.tool_calls and len(delta.tool_calls) == 1:
@@ -296,11 +360,11 @@ class AnswerReader:
         said = delta.content or delta.refusal or ""
         called = self._called(delta.tool_calls) if delta.tool_calls else ""
         if thought:
-            self._reasoning.append(thought)
+            self._reasoning += _bytes(thought)
         if said:
-            self._content.append(said)
+            self._content += _bytes(said)
         if called:
-            self._tools.append(called)
+            self._tools += _bytes(called)
         if not self._token_ns:
             self._first_text += thought + said + called
         return len(thought) + len(said) + len(called)

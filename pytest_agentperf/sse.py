@@ -14,6 +14,11 @@ class SSEDecoder:
         self._data: list[bytes] = []
         self._after_cr = False
 
+    @property
+    def is_between_events(self) -> bool:
+        """Tell whether nothing of an event waits for its rest."""
+        return not (self._rest or self._data or self._after_cr)
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take bytes and return the payload of every event that they complete."""
         if (
@@ -21,7 +26,7 @@ class SSEDecoder:
             and chunk[:6] == b"data: "
             and chunk.find(b"\n") == len(chunk) - 2
             and chunk.find(b"\r") < 0
-            and not (self._rest or self._data or self._after_cr)
+            and self.is_between_events
         ):
             return [chunk[6:-2]]  # one event of one line, as most servers send them
         return self._feed_lines(chunk)
