@@ -5,7 +5,6 @@ another, and a balancer or router sees one peer per agent.
 """
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -14,39 +13,20 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, redact
 from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.wire import Body, joined
 
-__all__ = ["API_KEY_VARIABLE", "HttpConnection", "auth_headers", "connect", "redact"]
+__all__ = ["HttpConnection", "connect"]
 
-API_KEY_VARIABLE = "AGENTPERF_API_KEY"
 _PROBE_S = 10.0
 _UNAUTHORISED = (401, 403)
 _OK = 200
-_LEAST_KEY = 8
 _DEAD_WITHIN_NS = 1_000_000_000
 """A reused connection that was closed while idle shows at once; later, the server did it."""
-
-
-def auth_headers() -> dict[str, str]:
-    """Return the authorization header; the key comes from the environment and nowhere else.
-
-    Raises:
-        ConfigError: the key cannot stand in a header; its value is not shown.
-    """
-    key = os.environ.get(API_KEY_VARIABLE, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{API_KEY_VARIABLE} holds characters that no header can carry")
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def redact(text: str) -> str:
-    """Return a text of somebody else's without our key in it."""
-    key = os.environ.get(API_KEY_VARIABLE, "").strip()
-    # A shorter one guards nothing, and would cut words of ours in pieces.
-    return text.replace(key, "[key]") if len(key) >= _LEAST_KEY else text
 
 
 def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
@@ -144,11 +124,11 @@ class HttpConnection:
             },
         )
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         """Send one request; see `pytest_agentperf.protocols.Connection`."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._send(body, into, osl_tokens)
+                await self._send(joined(body), into, osl_tokens)
         except TimeoutError:
             into.error = f"timeout after {self._timeout_s:g} s"
         except httpx.HTTPError as failed:

@@ -10,6 +10,7 @@ from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.normalize import System
 from pytest_agentperf.records import RawAnswer, Sample
 from pytest_agentperf.trajectory import Dataset
+from pytest_agentperf.wire import Body
 
 __all__ = ["Connection", "EndpointInfo", "Gauges", "Importer", "InProcess", "Meter", "find"]
 
@@ -48,11 +49,12 @@ class EndpointInfo:
 class Connection(Protocol):
     """One agent's own connection to the endpoint."""
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         """Send one streaming chat completion and write what comes back into ``into``.
 
-        Stamps are written as things happen, so that others may watch; nothing is parsed. A request
-        that fails sets ``error`` and raises nothing.
+        Stamps are written as things happen, so that others may watch. What is read of a good answer
+        may go to ``into.reader`` instead of ``into.reads``. A request that fails sets ``error`` and
+        raises nothing.
         """
         ...
 

@@ -4,14 +4,17 @@ Messages are encoded once and joined per request, so that a prompt costs a copy 
 serialisation, and equal messages are equal bytes, which keeps the server's prefix cache honest.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from pytest_agentperf.trajectory import Message
 
-__all__ = ["ChatEncoder", "encode_message", "split_message"]
+__all__ = ["Body", "ChatEncoder", "encode_message", "joined", "split_message"]
+
+Body = bytes | Sequence[bytes | memoryview]
+"""Of a request: whole, or in pieces that nobody has to join to send them."""
 
 _json = msgspec.json.Encoder().encode
 _PER_REQUEST = ("tools", "ignore_eos")
@@ -54,6 +57,11 @@ def split_message(message: Message, reasoning_field: str) -> tuple[bytes, bytes]
     return encoded[:seam], encoded[seam + len(_ANY_SALT) :]
 
 
+def joined(body: Body) -> bytes:
+    """Return a body as one piece."""
+    return body if isinstance(body, bytes) else b"".join(body)
+
+
 class ChatEncoder:
     """Encode requests for one model."""
 
@@ -86,19 +94,36 @@ class ChatEncoder:
             fields.pop(key, None)
         self._head = _json(fields)[:-1] + b',"messages":['
 
-    def body(
+    def pieces(
         self,
         messages: Iterable[bytes | memoryview],
         tools: bytes | memoryview,
         recorded_osl_tokens: int | None,
-    ) -> bytes:
-        """Join encoded messages into a request body.
+    ) -> list[bytes | memoryview]:
+        """Return a request body in pieces: a long prompt is not copied to be sent.
 
         Args:
             messages: one or more of them each, with commas between.
             tools: tool schemas as JSON; nothing where there are none.
             recorded_osl_tokens: length of the recorded answer, where that is known.
         """
+        pieces: list[bytes | memoryview] = [self._head]
+        for message in messages:
+            pieces += (message, b",")
+        if len(pieces) > 1:
+            pieces.pop()
+        return [*pieces, self._end(tools, recorded_osl_tokens)]
+
+    def body(
+        self,
+        messages: Iterable[bytes | memoryview],
+        tools: bytes | memoryview,
+        recorded_osl_tokens: int | None,
+    ) -> bytes:
+        """Return a request body as one piece; see `pieces`."""
+        return joined(self.pieces(messages, tools, recorded_osl_tokens))
+
+    def _end(self, tools: bytes | memoryview, recorded_osl_tokens: int | None) -> bytes:
         tail: dict[str, Any] = {"max_tokens": self._max_tokens, **self._tail}
         if self._output != "natural" and recorded_osl_tokens:
             tail["max_tokens"] = min(recorded_osl_tokens, self._max_tokens)
@@ -106,7 +131,7 @@ class ChatEncoder:
                 tail["ignore_eos"] = True
         if tools:
             tail["tools"] = msgspec.Raw(tools)
-        return b"".join((self._head, b",".join(messages), b"],", _json(tail)[1:]))
+        return b"]," + _json(tail)[1:]
 
 
 def _salted(

@@ -16,7 +16,7 @@ from pytest_agentperf.encoded import EncodedTrajectories, map_trajectories, writ
 from pytest_agentperf.plan import Assignment, Position
 from pytest_agentperf.records import RawAnswer, TurnRecord
 from pytest_agentperf.trajectory import Message, Trajectory, Turn
-from pytest_agentperf.wire import ChatEncoder
+from pytest_agentperf.wire import Body, ChatEncoder, joined
 
 ENCODER = ChatEncoder(model="m", request={}, max_tokens=10, output="natural")
 TRAJECTORY = Trajectory(
@@ -45,9 +45,9 @@ class FromMemory:
         self._events = events
         self._fails = fails
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         del osl_tokens
-        self.bodies.append(json.loads(body))
+        self.bodies.append(json.loads(joined(body)))
         await asyncio.sleep(0)
         into.sent_ns = time.perf_counter_ns()
         into.status = 500 if self._fails else 200
@@ -103,7 +103,7 @@ def _replay(
 
     async def run() -> None:
         task = asyncio.create_task(agent.work(time.perf_counter_ns()))
-        while told.count("closed") < requests:  # noqa: ASYNC110 the agent must not know
+        while told.count("closed") < requests and not task.done():  # noqa: ASYNC110 the agent must not know
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -29,6 +29,7 @@ from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import OpenRequest, RawAnswer
 from pytest_agentperf.sim.virtual_time import VirtualTime
 from pytest_agentperf.synthesis import synthesize
+from pytest_agentperf.wire import Body
 from tests.virtual import Scripted
 from tests.workloads import small_setup
 
@@ -269,7 +270,7 @@ class Muttering:
         self._time = clock_of
         self._error = error
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         del body, osl_tokens
         now_ns = self._time.clock.now_ns
         into.sent_ns, into.status = now_ns(), 200

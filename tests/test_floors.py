@@ -18,6 +18,7 @@ from pytest_agentperf.records import Measurement, RawAnswer
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.validity import Marks, check
+from pytest_agentperf.wire import Body
 from tests.virtual import Scripted
 from tests.workloads import SPEC, small_setup
 
@@ -44,7 +45,7 @@ class _Late:
         self._inner = inner
         self._extra_s = extra_s
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         raw = RawAnswer()
         asking = asyncio.ensure_future(self._inner.chat(body, raw, osl_tokens=osl_tokens))
         await asyncio.sleep(0)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer, Sample
 from pytest_agentperf.sim.virtual_time import VirtualTime
+from pytest_agentperf.wire import Body, joined
 
 __all__ = ["FIRST_S", "TOKENS", "Scripted", "scripted_info"]
 
@@ -61,7 +62,7 @@ class _Connection:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         del osl_tokens
         now_ns = self._endpoint.clock.now_ns
         into.sent_ns, into.status = now_ns(), 200
@@ -76,7 +77,7 @@ class _Connection:
         except TimeoutError:
             into.error = f"timeout after {self._timeout_s:g} s"
         into.end_ns = now_ns()
-        if b"raise" in body:
+        if b"raise" in joined(body):
             raise RuntimeError("a connection must not raise")
 
     async def close(self) -> None:

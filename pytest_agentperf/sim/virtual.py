@@ -18,6 +18,7 @@ from pytest_agentperf.sim.pacer import Pacer
 from pytest_agentperf.sim.sequence import Gain, QueueFullError, Request
 from pytest_agentperf.sim.traits import Traits
 from pytest_agentperf.sim.virtual_time import VirtualTime
+from pytest_agentperf.wire import Body, joined
 
 __all__ = ["VirtualConnection", "VirtualGauges", "VirtualMeter", "VirtualServer"]
 
@@ -76,13 +77,13 @@ class VirtualConnection:
         self._timeout_s = timeout_s
         self._hasher = PrefixHasher(server.fleet.config.block_tokens)
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         """Answer one request."""
         now_ns = self._server.clock.now_ns
         into.sent_ns = now_ns()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._answer(body, into, osl_tokens)
+                await self._answer(joined(body), into, osl_tokens)
         except TimeoutError:
             into.error = f"timeout after {self._timeout_s:g} s"
         into.end_ns = now_ns()

@@ -22,6 +22,7 @@ from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.sim import launch
 from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.validity import Marks, check
+from pytest_agentperf.wire import Body
 from pytest_agentperf.workers import WorkerPool
 from tests.servers.process import start
 from tests.simulated import planned, run_phases, simulated_phase
@@ -68,7 +69,7 @@ class _LyingConnection:
     def __init__(self, honest: Connection) -> None:
         self._honest = honest
 
-    async def chat(self, body: bytes, into: RawAnswer, *, osl_tokens: int | None) -> None:
+    async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         await self._honest.chat(body, into, osl_tokens=osl_tokens)
         told, lie = (b'"completion_tokens": %d' % n for n in (TOKENS, TOKENS * 6 // 5))
         into.reads = [(at_ns, data.replace(told, lie)) for at_ns, data in into.reads]
