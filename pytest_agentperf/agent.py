@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_agentperf.answer import Answer, AnswerReader
+from pytest_agentperf.api_key import redact
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.encoded import EncodedTrajectories
-from pytest_agentperf.endpoint import redact
 from pytest_agentperf.plan import Assignment, Position, salts
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import RawAnswer, TurnRecord
-from pytest_agentperf.wire import ChatEncoder
+from pytest_agentperf.wire import Body, ChatEncoder
 
 __all__ = ["Agent"]
 
@@ -77,7 +77,7 @@ class Agent:
             await _sleep_until(due_ns, self.clock)
             tools = self.trajectories.tools(turn)
             record = await self._ask(
-                self.encoder.body(prompt.pieces(), tools, turn.recorded_osl_tokens),
+                self.encoder.pieces(prompt.pieces(), tools, turn.recorded_osl_tokens),
                 agent=self.number,
                 ordinal=ordinal,
                 trajectory=encoded.id,
@@ -93,12 +93,13 @@ class Agent:
             due_ns = record.end_ns + int(wait_s * 1e9)
         return due_ns
 
-    async def _ask(self, body: bytes, **known: Any) -> TurnRecord:
-        raw = RawAnswer()
+    async def _ask(self, body: Body, **known: Any) -> TurnRecord:
+        reader = AnswerReader()
+        raw = RawAnswer(reader=reader)
         self.watch(self.number, raw)
         try:
             await self.connection.chat(body, raw, osl_tokens=known["recorded_osl_tokens"])
-            answer = await _decode(raw)
+            answer = await _decode(raw, reader)
             record = _turn_record(raw, answer, **known)
             self.emit(record, answer)
         finally:
@@ -107,8 +108,8 @@ class Agent:
         return record
 
 
-async def _decode(raw: RawAnswer) -> Answer:
-    reader = AnswerReader()
+async def _decode(raw: RawAnswer, reader: AnswerReader) -> Answer:
+    """Read what the connection has left to be read."""
     pending = 0
     for at_ns, data in raw.reads:
         reader.feed(at_ns, data)
@@ -129,6 +130,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
         connect_ns=raw.connect_ns,
         reconnected=raw.reconnected,
         first_byte_ns=answer.first_byte_ns,
+        first_token_merged=answer.first_token_merged,
         first_token_ns=tokens[0] if tokens else None,
         last_token_ns=tokens[-1] if tokens else None,
         token_offsets_us=offsets.tobytes(),

@@ -353,6 +353,7 @@ class Bench:
             seed=self._settings.seed,
             run=self._salted_run(),
             timeout_s=self._settings.request_timeout_s,
+            client=self._settings.client,
             tokenizer=self._settings.tokenizer,
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_agentperf.answer import Answer
+from pytest_agentperf.clients import degraded_by
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.encoded import map_trajectories
 from pytest_agentperf.load import Load, Workload
@@ -32,7 +33,7 @@ from pytest_agentperf.orders import (
     TokenCount,
 )
 from pytest_agentperf.protocols import Connection
-from pytest_agentperf.records import TurnRecord
+from pytest_agentperf.records import ReadLag, TurnRecord
 from pytest_agentperf.tokens import LocalTokenizer
 from pytest_agentperf.wire import ChatEncoder
 
@@ -56,6 +57,10 @@ class Place:
     """Called when everything that lives through all phases has been made."""
     load_begins: Callable[[], None] = _nothing
     load_ended: Callable[[], None] = _nothing
+    reads: Callable[[], ReadLag | None] = lambda: None
+    """How late the connections read since it was asked last; ``None`` where they do not tell."""
+    gc_pause_s: Callable[[], float] = lambda: 0.0
+    """The longest collection of garbage since it was asked last."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +84,7 @@ class Crew:
         self._workload: Workload | None = None
         self._phase: _Phase | None = None
         self._tokenizer: LocalTokenizer | None = None
+        self._degraded: str | None = None
 
     async def obey(self, command: Command) -> None:
         """Do what the coordinator says, and report what it waits for."""
@@ -127,6 +133,7 @@ class Crew:
 
     def _set_up(self, command: Setup) -> None:
         self._workload = _workload(command, self._place)
+        self._degraded = None if self._place.clock.jumps else degraded_by(command.client)
         if command.tokenizer is not None:
             self._tokenizer = LocalTokenizer(command.tokenizer)
         self._place.equipped()
@@ -139,6 +146,8 @@ class Crew:
             phase.close_ns = command.at_ns
             return
         self._place.load_begins()
+        self._place.reads()  # what was before the phase is not of it
+        self._place.gc_pause_s()
         phase.began_ns = self._place.clock.now_ns()
         phase.cpu_s = self._place.cpu_s()
         phase.load.start(command.at_ns)
@@ -179,6 +188,9 @@ class Crew:
                 lag_s=list(lag_s),
                 cpu_ratio=cpu_s / wall_s if wall_s else 0.0,
                 open_members=open_members,
+                read_lag=self._place.reads(),
+                gc_pause_s=self._place.gc_pause_s(),
+                degraded=self._degraded,
             )
         )
 

@@ -116,7 +116,7 @@ class Load:
             OpenRequest(
                 agent=agent,
                 sent_ns=raw.sent_ns,
-                first_read_ns=raw.reads[0][0] if raw.reads else None,
+                first_read_ns=_first_read_ns(raw),
             )
             for agent, raw in self._open.items()
             if raw.sent_ns
@@ -159,8 +159,15 @@ class Load:
 _REPORTED = RawAnswer()
 
 
+def _first_read_ns(raw: RawAnswer) -> int | None:
+    given_ns = raw.reader.first_byte_ns if raw.reader is not None else None
+    return given_ns or (raw.reads[0][0] if raw.reads else None)
+
+
 def _first_token_ns(raw: RawAnswer) -> int:
     """Return when an answer's first token came, or it ended without one; 0 before either."""
+    if raw.reader is not None and (given_ns := raw.reader.first_token_ns):
+        return given_ns
     reader = AnswerReader()
     for at_ns, data in raw.reads:
         reader.feed(at_ns, data)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_agentperf.records import OpenRequest, Start, TurnRecord
+from pytest_agentperf.records import OpenRequest, ReadLag, Start, TurnRecord
 
 __all__ = [
     "Begin",
@@ -43,6 +43,8 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     seed: int
     run: str
     timeout_s: float
+    client: str
+    """``engine`` or ``httpx``; see `pytest_agentperf.clients`."""
     tokenizer: str | None
     """Folder of the model's tokenizer; answers are counted after the phase."""
 
@@ -123,6 +125,12 @@ class Stopped(msgspec.Struct, tag=True, kw_only=True):
     """Empty where time jumps: nothing can be late there."""
     cpu_ratio: float
     open_members: int
+    read_lag: ReadLag | None = None
+    """``None`` where nothing tells."""
+    gc_pause_s: float = 0.0
+    """The longest collection of garbage while load ran."""
+    degraded: str | None = None
+    """Why the times are not as good as the engine's, where they are not."""
 
 
 class Failed(msgspec.Struct, tag=True, kw_only=True):

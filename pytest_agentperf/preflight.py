@@ -6,9 +6,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_agentperf.answer import AnswerReader
+from pytest_agentperf.api_key import redact
 from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
-from pytest_agentperf.endpoint import HttpConnection, redact
+from pytest_agentperf.clients import open_connection
+from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.ledger import shown
 from pytest_agentperf.places import parse_places
@@ -96,7 +98,7 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
         output="natural",
     )
     hello = encode_message(Message(role="user", content="Say hello."), spec.reasoning_field)
-    raw = await _asked(info, encoder.body([hello], b"", None))
+    raw = await _asked(info, settings.client, encoder.body([hello], b"", None))
     reader = AnswerReader()
     for at_ns, data in raw.reads:
         reader.feed(at_ns, data)
@@ -121,7 +123,7 @@ async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) ->
         )
 
 
-async def _asked(info: EndpointInfo, body: bytes) -> RawAnswer:
+async def _asked(info: EndpointInfo, client: str, body: bytes) -> RawAnswer:
     async def ask(connection: Connection) -> RawAnswer:
         raw = RawAnswer()
         try:
@@ -134,7 +136,7 @@ async def _asked(info: EndpointInfo, body: bytes) -> RawAnswer:
     if place is not None:
         return await place.run(lambda: ask(place.connect(timeout_s=_PROBE_S)))
     tls = ssl.create_default_context()
-    return await ask(HttpConnection(info, timeout_s=_PROBE_S, tls=tls))
+    return await ask(open_connection(client, info, timeout_s=_PROBE_S, tls=tls, lags=ReadLags()))
 
 
 def open_cluster(settings: Settings) -> RayCluster | None:

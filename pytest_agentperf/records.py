@@ -6,7 +6,7 @@ machines have been moved into it; see `pytest_agentperf.alignment`.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 __all__ = [
     "ClientHealth",
@@ -15,6 +15,8 @@ __all__ = [
     "Measurement",
     "OpenRequest",
     "RawAnswer",
+    "ReadLag",
+    "Reader",
     "Sample",
     "Start",
     "TurnRecord",
@@ -26,18 +28,41 @@ Start = Literal["first", "balanced"]
 """Where agents begin: at the first turn of a trajectory, or anywhere: see `plan.balanced_start`."""
 
 
+class Reader(Protocol):
+    """Decodes one answer."""
+
+    @property
+    def first_byte_ns(self) -> int | None:
+        """Stamp of the first read that it was given."""
+        ...
+
+    @property
+    def first_token_ns(self) -> int | None:
+        """Stamp of the first token in what it was given."""
+        ...
+
+    def feed(self, at_ns: int, data: bytes) -> None:
+        """Take the bytes of one read, and when it was made."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class RawAnswer:
-    """One answer as the socket gave it; written by the read loop, parsed after its end."""
+    """One answer as the socket gave it; written by the connection."""
 
     sent_ns: int = 0
     """Just before the first byte of the request was written; 0 until then."""
     connect_ns: int = 0
     """How long opening the connection took; 0 when one was open already."""
+    written_ns: int = 0
+    """When the kernel had taken the last byte of the request; 0 where that is not known."""
     end_ns: int = 0
     status: int = 0
     reads: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
-    """Stamp and body bytes of every read, in order."""
+    """Stamp and body bytes of every read that ``reader`` was not given, in order."""
+    reader: Reader | None = None
+    """What a connection may give reads to while the answer still comes, so that nobody has to hold
+    the bytes of all of it."""
     reconnected: bool = False
     """A reused connection had died before any byte of the answer; it was opened anew once."""
     error: str | None = None
@@ -79,6 +104,8 @@ class TurnRecord:
     finish_reason: str | None = None
     reconnected: bool = False
     error: str | None = None
+    first_token_merged: bool = False
+    """The read that brought the first token brought others as well: its stamp is the last one's."""
     from_turn: int = 0
     """Turn at which the agent began this trajectory; above 0 where it began in its middle."""
     loops: bool = False
@@ -145,6 +172,20 @@ class HostHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLag:
+    """How long after the kernel one load process made its reads."""
+
+    stamped: int
+    """Reads whose time is the kernel's; the quantiles are of these."""
+    unstamped: int
+    """Reads whose time is when we made them: the kernel had told none."""
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHealth:
     """How late our own load processes were; a slow client must not be read as a slow server."""
 
@@ -157,6 +198,12 @@ class ClientHealth:
     """When each agent sent its first request, by agent."""
     hosts: tuple[HostHealth, ...] = ()
     """The machines that ran the load; none where it ran on the coordinator's own."""
+    read_lag: tuple[ReadLag, ...] = ()
+    """For each process whose connections tell; none through httpx, or where time jumps."""
+    gc_pause_s: float = 0.0
+    """The longest collection of garbage while load ran."""
+    degraded: str | None = None
+    """Why the times are not as good as this client's own, where they are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,12 @@ class Settings:
         "load processes; 0 chooses by cores; ray:auto or ray://HOST:PORT runs them on the nodes of "
         "a Ray cluster, with ?workers=N behind it so many",
     )
+    client: str = _knob(
+        "engine",
+        "what carries the load: engine stamps what the kernel received; httpx is the fallback, and "
+        "marks the times as degraded",
+        choices=("engine", "httpx"),
+    )
     meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
     tokenizer: str | None = _knob(
         None, "folder of the model's tokenizer; counts tokens where the server reports none"

@@ -9,11 +9,13 @@ from pytest_agentperf.checks import Check, Marks, at_most
 from pytest_agentperf.drift import Change, Steadiness, look_at
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.power import LEAST_COVERAGE, measure_power
-from pytest_agentperf.records import HostHealth, Measurement
+from pytest_agentperf.records import ClientHealth, HostHealth, Measurement
 from pytest_agentperf.served import check_served
 
 __all__ = ["Check", "Marks", "check"]
 
+_MOST_READ_LAG_S = 0.003
+_FEW = 0.01
 _MOST_SLIP_S = 0.1
 _MOST_LATE_STEPS = 0.05
 _SLACK_S = 1.0
@@ -55,7 +57,35 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
         at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
         at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
         at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
+        _read_lag(health),
+        Check(
+            name="timing",
+            value=None,
+            limit=None,
+            ok=health.degraded is None,
+            invalidates=False,
+            text=f"timing: {health.degraded}: first tokens are stamped late when many stream at "
+            "once; leave --agentperf-client=httpx out",
+        ),
         *_clocks(health.hosts),
+    )
+
+
+def _read_lag(health: ClientHealth) -> Check:
+    """How long did data lie in the kernel until we read it? The kernel's own stamps tell."""
+    worst = max(health.read_lag, key=lambda lag: lag.p95_s, default=None)
+    known = worst is not None and worst.stamped > 0
+    # Times by the kernel stay right when we read late; in a mixture some of them are ours.
+    ours = sum(lag.unstamped for lag in health.read_lag)
+    theirs = sum(lag.stamped for lag in health.read_lag)
+    return at_most(
+        "client read lag p95",
+        worst.p95_s if worst is not None and known else None,
+        _MOST_READ_LAG_S,
+        "answers lay in the kernel for that long until the load generator read them; "
+        + ("their times are the kernel's, but tokens merge: " if not ours else "")
+        + "give it more cores or --agentperf-workers",
+        warning=ours <= _FEW * theirs,
     )
 
 

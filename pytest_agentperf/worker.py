@@ -11,15 +11,18 @@ import resource
 import ssl
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
+from pytest_agentperf.clients import open_connection
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.crew import Crew, Place
-from pytest_agentperf.endpoint import HttpConnection
+from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.orders import Command, Report, Setup
 from pytest_agentperf.protocols import Connection, EndpointInfo
+from pytest_agentperf.records import ReadLag
 from pytest_agentperf.room import open_files_up
 
 __all__ = ["pack", "read_frames"]
@@ -45,13 +48,6 @@ async def read_frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
             return
 
 
-def _connections(setup: Setup) -> Callable[[], Connection]:
-    info = EndpointInfo(url=setup.url, headers=setup.headers, osl_header=setup.osl_header)
-    # Shared by all connections: making one takes tens of milliseconds.
-    tls = ssl.create_default_context()
-    return lambda: HttpConnection(info, timeout_s=setup.timeout_s, tls=tls)
-
-
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -67,14 +63,53 @@ def _collect_again() -> None:
     gc.collect()
 
 
-_PROCESS = Place(
-    clock=REAL_TIME,
-    connections=_connections,
-    cpu_s=_cpu_s,
-    equipped=_keep_for_good,
-    load_begins=gc.disable,
-    load_ended=_collect_again,
-)
+class _GcPauses:
+    """The longest collection of garbage, by the collector's own callbacks."""
+
+    def __init__(self) -> None:
+        self._from_ns = 0
+        self._longest_ns = 0
+        gc.callbacks.append(self._note)
+
+    def take_s(self) -> float:
+        """Return the longest one since it was asked last."""
+        longest_ns, self._longest_ns = self._longest_ns, 0
+        return longest_ns / 1e9
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        del info
+        now_ns = time.perf_counter_ns()
+        if phase == "start":
+            self._from_ns = now_ns
+        else:
+            self._longest_ns = max(self._longest_ns, now_ns - self._from_ns)
+
+
+def _process() -> Place:
+    lags = ReadLags()
+
+    def connections(setup: Setup) -> Callable[[], Connection]:
+        info = EndpointInfo(url=setup.url, headers=setup.headers, osl_header=setup.osl_header)
+        # Shared by all connections: making one takes tens of milliseconds.
+        tls = ssl.create_default_context()
+        return lambda: open_connection(
+            setup.client, info, timeout_s=setup.timeout_s, tls=tls, lags=lags
+        )
+
+    def reads() -> ReadLag | None:
+        lag = lags.take()
+        return lag if lag.stamped or lag.unstamped else None
+
+    return Place(
+        clock=REAL_TIME,
+        connections=connections,
+        cpu_s=_cpu_s,
+        equipped=_keep_for_good,
+        load_begins=gc.disable,
+        load_ended=_collect_again,
+        reads=reads,
+        gc_pause_s=_GcPauses().take_s,
+    )
 
 
 async def _pipes() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -97,7 +132,7 @@ async def _main() -> None:
         out.write(pack(report))
         await out.drain()
 
-    crew = Crew(_PROCESS, send=send)
+    crew = Crew(_process(), send=send)
 
     async def ticks() -> None:
         while True:

@@ -46,6 +46,7 @@ def small_setup(
         salt="trajectory",
         seed=0,
         run="test",
+        client="engine",
         timeout_s=60,
         tokenizer=None,
     )

@@ -14,13 +14,9 @@ from pathlib import Path
 import pytest
 
 from pytest_agentperf.answer import Answer, AnswerReader
-from pytest_agentperf.endpoint import (
-    API_KEY_VARIABLE,
-    HttpConnection,
-    auth_headers,
-    connect,
-    redact,
-)
+from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, redact
+from pytest_agentperf.endpoint import HttpConnection, connect
+from pytest_agentperf.engine.connection import EngineConnection
 from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
@@ -30,6 +26,7 @@ from tests.servers.process import ServerProcess, start
 
 pytestmark = pytest.mark.e2e
 
+Client = type[EngineConnection] | type[HttpConnection]
 Scripted = Callable[..., AbstractContextManager[ServerProcess]]
 ENCODER = ChatEncoder(
     model="scripted",
@@ -58,9 +55,17 @@ def scripted(tmp_path: Path) -> Scripted:
     return begin
 
 
-def _ask(url: str, *, times: int = 1, timeout_s: float = 10, pause_s: float = 0) -> list[RawAnswer]:
+@pytest.fixture(params=[EngineConnection, HttpConnection], ids=["engine", "httpx"])
+def client(request: pytest.FixtureRequest) -> Client:
+    """What the connections of both clients are made with."""
+    return request.param
+
+
+def _ask(
+    client: Client, url: str, *, times: int = 1, timeout_s: float = 10, pause_s: float = 0
+) -> list[RawAnswer]:
     async def ask() -> list[RawAnswer]:
-        connection = HttpConnection(
+        connection = client(
             EndpointInfo(url=url), timeout_s=timeout_s, tls=ssl.create_default_context()
         )
         answers: list[RawAnswer] = []
@@ -93,10 +98,10 @@ def _answer(raw: RawAnswer) -> Answer:
     ],
 )
 def test_a_fault_is_a_failed_request_with_its_reason(
-    scripted: Scripted, fault: str, said: str
+    client: Client, scripted: Scripted, fault: str, said: str
 ) -> None:
     with scripted(fault) as server:
-        (raw,) = _ask(server.url)
+        (raw,) = _ask(client, server.url)
     error = _answer(raw).error
     assert error is not None
     assert error.startswith(said)
@@ -104,13 +109,11 @@ def test_a_fault_is_a_failed_request_with_its_reason(
     assert not raw.reconnected
 
 
-def test_a_request_that_has_ended_is_held_by_nothing(scripted: Scripted) -> None:
+def test_a_request_that_has_ended_is_held_by_nothing(client: Client, scripted: Scripted) -> None:
     body = b" ".join([BODY, b""])
 
     async def ask(url: str) -> int:
-        connection = HttpConnection(
-            EndpointInfo(url=url), timeout_s=10, tls=ssl.create_default_context()
-        )
+        connection = client(EndpointInfo(url=url), timeout_s=10, tls=ssl.create_default_context())
         await connection.chat(body, RawAnswer(), osl_tokens=None)
         held = sys.getrefcount(body)
         await connection.close()
@@ -124,30 +127,36 @@ def test_a_request_that_has_ended_is_held_by_nothing(scripted: Scripted) -> None
     assert held == before
 
 
-def test_a_server_that_never_answers_is_given_up_after_the_timeout(scripted: Scripted) -> None:
+def test_a_server_that_never_answers_is_given_up_after_the_timeout(
+    client: Client, scripted: Scripted
+) -> None:
     with scripted("hang") as server:
-        (raw,) = _ask(server.url, timeout_s=0.3)
+        (raw,) = _ask(client, server.url, timeout_s=0.3)
     assert _answer(raw).error == "timeout after 0.3 s"
     assert (raw.end_ns - raw.sent_ns) / 1e9 >= 0.25
 
 
-def test_answers_without_usage_have_no_token_count(scripted: Scripted) -> None:
+def test_answers_without_usage_have_no_token_count(client: Client, scripted: Scripted) -> None:
     with scripted("no-usage") as server:
-        (raw,) = _ask(server.url)
+        (raw,) = _ask(client, server.url)
     answer = _answer(raw)
     assert (answer.error, answer.osl_tokens, len(answer.token_ns)) == (None, None, 20)
 
 
-def test_the_first_chunk_is_counted_from_usage_on_every_chunk(scripted: Scripted) -> None:
+def test_the_first_chunk_is_counted_from_usage_on_every_chunk(
+    client: Client, scripted: Scripted
+) -> None:
     with scripted("usage-every-chunk") as server:
-        (raw,) = _ask(server.url)
+        (raw,) = _ask(client, server.url)
     answer = _answer(raw)
     assert (answer.first_chunk_tokens, answer.osl_tokens) == (1, 20)
 
 
-def test_a_bundled_first_chunk_is_five_events_for_twenty_tokens(scripted: Scripted) -> None:
+def test_a_bundled_first_chunk_is_five_events_for_twenty_tokens(
+    client: Client, scripted: Scripted
+) -> None:
     with scripted("bundled-first") as server:
-        (raw,) = _ask(server.url)
+        (raw,) = _ask(client, server.url)
     answer = _answer(raw)
     assert (len(answer.token_ns), answer.osl_tokens, answer.first_chunk_tokens) == (5, 20, None)
 
@@ -156,24 +165,26 @@ def test_a_bundled_first_chunk_is_five_events_for_twenty_tokens(scripted: Script
     ("fault", "pause_s"), [("close-after-answer", 0.0), ("close-idle", 0.3)], ids=str
 )
 def test_a_connection_that_the_server_closed_between_answers_is_no_failure(
-    scripted: Scripted, fault: str, pause_s: float
+    client: Client, scripted: Scripted, fault: str, pause_s: float
 ) -> None:
     with scripted(fault) as server:
-        answers = _ask(server.url, times=3, pause_s=pause_s)
+        answers = _ask(client, server.url, times=3, pause_s=pause_s)
     assert [_answer(raw).error for raw in answers] == [None, None, None]
     assert all(raw.connect_ns > 0 for raw in answers)
 
 
-def test_one_connection_serves_all_of_an_agents_requests(scripted: Scripted) -> None:
+def test_one_connection_serves_all_of_an_agents_requests(
+    client: Client, scripted: Scripted
+) -> None:
     with scripted() as server:
-        answers = _ask(server.url, times=3)
+        answers = _ask(client, server.url, times=3)
     assert [raw.connect_ns > 0 for raw in answers] == [True, False, False]
 
 
-def test_connecting_is_not_in_the_time_to_first_token(scripted: Scripted) -> None:
+def test_connecting_is_not_in_the_time_to_first_token(client: Client, scripted: Scripted) -> None:
     with scripted() as server:
         before_ns = time.perf_counter_ns()
-        (raw,) = _ask(server.url)
+        (raw,) = _ask(client, server.url)
     assert raw.sent_ns - raw.connect_ns > before_ns
     assert _answer(raw).token_ns[0] > raw.sent_ns
 
@@ -187,8 +198,10 @@ def dead_url() -> str:
     return f"http://127.0.0.1:{port}/v1"
 
 
-def test_a_refused_connection_fails_the_request_and_is_tried_once(dead_url: str) -> None:
-    (raw,) = _ask(dead_url)
+def test_a_refused_connection_fails_the_request_and_is_tried_once(
+    client: Client, dead_url: str
+) -> None:
+    (raw,) = _ask(client, dead_url)
     assert raw.error is not None
     assert raw.error.startswith("connection: ConnectError")
     assert not raw.reconnected
@@ -251,11 +264,11 @@ def _answer_one_then_hang_up(listening: socket.socket) -> None:
         time.sleep(1.2)
 
 
-def test_a_reused_connection_that_is_cut_late_is_a_failure() -> None:
+def test_a_reused_connection_that_is_cut_late_is_a_failure(client: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = threading.Thread(target=_answer_one_then_hang_up, args=(listening,))
         server.start()
-        first, second = _ask(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", times=2)
+        first, second = _ask(client, f"http://127.0.0.1:{listening.getsockname()[1]}/v1", times=2)
         server.join()
     assert first.error is None
     assert second.error is not None
