@@ -179,6 +179,7 @@ class Crew:
         await self.tick()
         wall_s = (self._place.clock.now_ns() - phase.began_ns) / 1e9
         cpu_s = self._place.cpu_s() - phase.cpu_s
+        read_lag, gc_pause_s = self._place.reads(), self._place.gc_pause_s()
         open_members = phase.load.open_before(phase.close_ns or 0)
         lag_s = await self._end(phase)
         if phase.texts:
@@ -188,8 +189,8 @@ class Crew:
                 lag_s=list(lag_s),
                 cpu_ratio=cpu_s / wall_s if wall_s else 0.0,
                 open_members=open_members,
-                read_lag=self._place.reads(),
-                gc_pause_s=self._place.gc_pause_s(),
+                read_lag=read_lag,
+                gc_pause_s=gc_pause_s,
                 degraded=self._degraded,
             )
         )

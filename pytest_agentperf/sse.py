@@ -3,6 +3,9 @@
 __all__ = ["SSEDecoder"]
 
 
+_NEXT = b"\n\ndata: "
+
+
 class SSEDecoder:
     """Split a byte stream into the ``data`` payloads of its events, however it was cut.
 
@@ -24,11 +27,12 @@ class SSEDecoder:
         if (
             chunk[-2:] == b"\n\n"
             and chunk[:6] == b"data: "
-            and chunk.find(b"\n") == len(chunk) - 2
-            and chunk.find(b"\r") < 0
             and self.is_between_events
+            and b"\r" not in chunk
         ):
-            return [chunk[6:-2]]  # one event of one line, as most servers send them
+            events = chunk[6:-2].split(_NEXT)
+            if chunk.count(b"\n") == 2 * len(events):
+                return events  # events of one line, as most servers send them
         return self._feed_lines(chunk)
 
     def _feed_lines(self, chunk: bytes) -> list[bytes]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.metrics import Metrics, distribution
-from pytest_agentperf.records import ClientHealth, HostHealth, Measurement, Sample
+from pytest_agentperf.records import ClientHealth, HostHealth, Measurement, ReadLag, Sample
 from pytest_agentperf.validity import Check, Marks, check
 from tests.phases import measurement, metrics, ns, request
 
@@ -46,6 +46,12 @@ def test_clocks_that_agree_are_no_matter():
     assert missed(on_nodes(0.0049, 0.001)) == []
 
 
+def read_lag(*, p95_s: float, unstamped: int = 0) -> ReadLag:
+    return ReadLag(
+        stamped=100, unstamped=unstamped, p50_s=0.0, p95_s=p95_s, p99_s=p95_s, most_s=p95_s
+    )
+
+
 def test_a_sound_phase_misses_nothing():
     assert missed() == []
 
@@ -65,6 +71,9 @@ def test_every_check_says_what_to_do():
          "the load generator was late itself: give it more cores or --agentperf-workers"),
         (by_client(cpu_ratio=0.81), "client cpu",
          "the load generator was late itself: give it more cores or --agentperf-workers"),
+        (by_client(read_lag=(read_lag(p95_s=0.0031, unstamped=2),)), "client read lag p95",
+         ("answers lay in the kernel for that long until the load generator read them; "
+          "give it more cores or --agentperf-workers")),
         (measurement([], broken="the endpoint stopped answering"), "phase complete",
          "the endpoint stopped answering"),
         (measurement([], floors_met=False), "floors met",
@@ -79,6 +88,7 @@ def test_every_check_says_what_to_do():
         "a client that is late all the time",
         "one late process among idle ones",
         "a busy client",
+        "a client that reads late and stamps some reads itself",
         "a phase that was broken off",
         "a phase below its floors",
         "an agent that never sent",
@@ -108,7 +118,31 @@ def test_a_simulator_that_is_late_invalidates_but_not_where_it_only_has_to_work(
 
 
 def test_a_client_on_its_marks_is_trusted():
-    assert missed(by_client(loop_lag_s=((0.003,) * 100,), cpu_ratio=0.8)) == []
+    lag = (read_lag(p95_s=0.003, unstamped=2),)
+    assert missed(by_client(loop_lag_s=((0.003,) * 100,), cpu_ratio=0.8, read_lag=lag)) == []
+
+
+def test_reads_that_are_late_but_have_the_kernels_time_are_a_warning():
+    lags = (read_lag(p95_s=0.001), read_lag(p95_s=0.02))
+    (found,) = missed(by_client(read_lag=lags))
+    assert (found.name, found.value, found.invalidates) == ("client read lag p95", 0.02, False)
+    assert "their times are the kernel's, but tokens merge" in found.text
+
+
+def test_a_client_whose_reads_have_no_time_of_the_kernel_has_no_read_lag():
+    only_ours = replace(read_lag(p95_s=0.0, unstamped=50), stamped=0)
+    (check_of,) = (
+        c
+        for c in check(by_client(read_lag=(only_ours,)), metrics(request()), MARKS)
+        if c.name == "client read lag p95"
+    )
+    assert (check_of.value, check_of.ok) == (None, True)
+
+
+def test_load_over_httpx_is_a_warning():
+    (found,) = missed(by_client(degraded="degraded (httpx client)"))
+    assert (found.name, found.invalidates) == ("timing", False)
+    assert found.text.startswith("timing: degraded (httpx client): ")
 
 
 def test_answers_without_a_count_invalidate():

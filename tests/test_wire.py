@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.trajectory import Message, ToolCall
-from pytest_agentperf.wire import ChatEncoder, encode_message, split_message
+from pytest_agentperf.wire import ChatEncoder, encode_message, joined, split_message
 
 
 def encoder(**changes: Any) -> ChatEncoder:
@@ -49,6 +49,14 @@ def test_a_body_asks_for_a_stream_with_usage():
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 100,
     }
+
+
+def test_pieces_are_a_body_whose_messages_were_not_copied():
+    said = [b'{"role":"user","content":"a"}', memoryview(b'{"role":"user","content":"b"}')]
+    pieces = encoder().pieces(said, b"", None)
+    assert [piece for piece in pieces if any(piece is each for each in said)] == said
+    assert joined(pieces) == encoder().body(said, b"", None)
+    assert joined(b"whole") == b"whole"
 
 
 def test_tools_go_verbatim():

@@ -32,6 +32,10 @@ def host_header(url: SplitResult) -> str:
     return host if is_usual else f"{host}:{url.port}"
 
 
+class _UnheardError(BrokenError):
+    """Nothing of an answer had come."""
+
+
 class Channel:
     """Sends one request at a time; opened by the first, and belongs to that one's event loop."""
 
@@ -75,9 +79,8 @@ class Channel:
             return
         try:
             await self._exchange(link, pieces, into, on_head)
-        except BrokenError:
-            late = time.perf_counter_ns() - into.sent_ns > _DEAD_WITHIN_NS
-            if late or into.status:
+        except _UnheardError:
+            if time.perf_counter_ns() - into.sent_ns > _DEAD_WITHIN_NS:
                 raise
         else:
             return
@@ -131,4 +134,5 @@ class Channel:
             else:
                 link.close()
         if exchange.failure is not None:
-            raise exchange.failure
+            kind = BrokenError if exchange.heard else _UnheardError
+            raise kind(exchange.failure)

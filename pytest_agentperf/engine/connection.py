@@ -64,6 +64,11 @@ class EngineConnection:
             },
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a connection is open that nobody has closed yet."""
+        return self._channel.is_open
+
     async def chat(self, body: Body, into: RawAnswer, *, osl_tokens: int | None) -> None:
         """Send one request; see `pytest_agentperf.protocols.Connection`."""
         pieces = [body] if isinstance(body, bytes) else body

@@ -41,6 +41,7 @@ class Exchange:
         "_sink",
         "failure",
         "framing",
+        "heard",
         "into",
         "whole",
     )
@@ -58,7 +59,10 @@ class Exchange:
         self._hub = hub
         self.into = into
         self.framing = Framing()
-        self.failure: BrokenError | None = None
+        self.failure: str | None = None
+        """Not an exception: one that was raised and is kept is a cycle."""
+        self.heard = False
+        """Something had come before it failed."""
         self.whole: asyncio.Future[None] = hub.loop.create_future()
         """Done when the answer is whole or has failed; has no result."""
         self._on_head = begin
@@ -67,7 +71,7 @@ class Exchange:
         self._pending = 0
         self._queued = False
         self._last_ns = 0
-        self._ended: BrokenError | None = None
+        self._ended: str | None = None
 
     def read(self, at_ns: int, data: bytes) -> None:
         """Keep one read of the connection, which is never empty."""
@@ -76,11 +80,11 @@ class Exchange:
         if self._pending > _PENDING_BYTES or self.framing.ends_with(data):
             self._wake()
 
-    def end(self, failure: BrokenError) -> None:
+    def end(self, failure: str) -> None:
         """Take the end of the connection, behind what was read of it.
 
         Args:
-            failure: why; without a text where the server closed it in good order.
+            failure: why; no text where the server closed it in good order.
         """
         self._ended = failure
         self._wake()
@@ -96,7 +100,7 @@ class Exchange:
             try:
                 taken = self._decode_reads(until_ns)
             except MalformedError as malformed:
-                self._fail(BrokenError(f"RemoteProtocolError: {malformed}"))
+                self._fail(f"RemoteProtocolError: {malformed}")
             else:
                 if taken < len(self._reads) and not self.framing.done:
                     self._pending -= sum(len(data) for _, data in self._reads[:taken])
@@ -127,7 +131,8 @@ class Exchange:
             is_time = len(data) > _LOOK_BYTES or taken % _LOOK_EVERY == 0
             if is_time and time.perf_counter_ns() > until_ns:
                 break
-        self._last_ns = last_ns
+        if taken:
+            self._last_ns = last_ns
         return taken
 
     def _begin(self) -> Sink:
@@ -141,15 +146,15 @@ class Exchange:
             try:
                 self.framing.end()
             except MalformedError as malformed:
-                text = str(self._ended) or f"RemoteProtocolError: {malformed}"
-                self._fail(BrokenError(text))
+                self._fail(self._ended or f"RemoteProtocolError: {malformed}")
                 return
         if self.framing.done:
             self.into.end_ns = self._last_ns
             self.whole.set_result(None)
 
-    def _fail(self, failure: BrokenError) -> None:
+    def _fail(self, failure: str) -> None:
         self.failure = failure
+        self.heard = bool(self._last_ns or self._reads)
         self.whole.set_result(None)
 
 

@@ -224,19 +224,22 @@ class Framing:
                 self._after = not self._left
                 continue
             end = data.find(b"\r\n", at)
-            if self._after and (data[at:] == b"\r" or end == at):
-                if end < 0:
-                    break
-                at, self._after = end + 2, False
-            elif self._after:
-                raise MalformedError(f"chunk without its end: {data[at : at + 40]!r}")
-            elif end < 0:
+            if end < 0 and (not self._after or data[at:] == b"\r"):
                 break
+            if self._after:
+                if end != at:
+                    raise MalformedError(f"chunk without its end: {data[at : at + 40]!r}")
+                at, self._after = end + 2, False
+                continue
+            size = _chunk_size(data[at : min(end, at + _MOST_LINE_BYTES)])
+            at, after = end + 2, end + 2 + size
+            if not size:
+                self._stands = _TRAILER
+            elif data[after : after + 2] == b"\r\n":  # all of it is there
+                pieces.append(data[at:after])
+                at = after + 2
             else:
-                self._left = _chunk_size(data[at:end][: _MOST_LINE_BYTES + 1])
-                at = end + 2
-                if not self._left:
-                    self._stands = _TRAILER
+                self._left = size
         self._rest = data[at:]
         return self._went_on(pieces)
 

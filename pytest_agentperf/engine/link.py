@@ -10,9 +10,9 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
-from pytest_agentperf.engine.exchange import BrokenError, Exchange
+from pytest_agentperf.engine.exchange import Exchange
 from pytest_agentperf.engine.hub import WRITE, Hub
 from pytest_agentperf.engine.stamps import ANCILLARY_BYTES, ReadLags, ask_for_stamps
 
@@ -46,9 +46,9 @@ class Link(Protocol):
         ...
 
 
-def _failed_reading(failed: OSError | None) -> BrokenError:
-    """Return what a connection's end is called; without a text where it was closed in order."""
-    return BrokenError(f"ReadError: {failed}" if failed else "")
+def _failed_reading(failed: Exception | None) -> str:
+    """Return what a connection's end is called; no text where it was closed in order."""
+    return f"ReadError: {failed}" if failed else ""
 
 
 class PlainLink:
@@ -183,10 +183,9 @@ class TlsLink(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport, once hands are shaken."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"{type(transport).__name__} is no transport of a stream")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=0)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        # Not 0: asyncio would call that exceeded by nothing.
+        self._transport.set_write_buffer_limits(high=1)
 
     @property
     def is_open(self) -> bool:
@@ -250,7 +249,7 @@ class TlsLink(asyncio.BufferedProtocol):
         """Hear of the end."""
         exchange, self._exchange, self._transport = self._exchange, None, None
         if exchange is not None:
-            exchange.end(_failed_reading(exc if isinstance(exc, OSError) else None))
+            exchange.end(_failed_reading(exc))
 
 
 async def dial(hub: Hub, host: str, port: int) -> socket.socket:

@@ -19,6 +19,8 @@ _TIMESPEC = struct.Struct("@ll")
 ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
 """Room that a stamp takes beside what is read."""
 _UNSUSPICIOUS_NS = 5_000_000
+_SUSPECTED_NS = 1_000_000
+"""So soon after a sample nobody has set the clock."""
 _BELIEVED_NS = 60_000_000_000
 _EARLIER_NS = 100_000
 """A stamp may be so much in the future: the offset is known no better on a busy machine."""
@@ -118,7 +120,8 @@ class KernelClock:
         wall_ns = seconds * 1_000_000_000 + nanoseconds
         lag_ns = read_ns - wall_ns - self._offset_ns
         if not 0 <= lag_ns < _UNSUSPICIOUS_NS:
-            self.sample()
+            if read_ns - self._sampled_ns > _SUSPECTED_NS:
+                self.sample()
             lag_ns = read_ns - wall_ns - self._offset_ns
             if not -_EARLIER_NS <= lag_ns < _BELIEVED_NS:
                 return read_ns

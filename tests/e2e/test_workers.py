@@ -66,6 +66,23 @@ def test_agents_are_shared_by_processes_and_all_of_them_work(setup: Setup) -> No
     assert seen.broken is None
 
 
+def test_the_engine_tells_how_late_it_read(setup: Setup) -> None:
+    seen = asyncio.run(_phase(setup, agents=4, workers=2)).health
+    assert seen.degraded is None
+    assert len(seen.read_lag) == 2
+    assert all(lag.stamped + lag.unstamped > 0 for lag in seen.read_lag)
+    # Garbage is not collected while load runs.
+    assert seen.gc_pause_s == 0
+
+
+def test_load_over_httpx_is_marked(setup: Setup) -> None:
+    setup.client = "httpx"
+    seen = asyncio.run(_phase(setup, agents=2, workers=1))
+    assert seen.health.degraded == "degraded (httpx client)"
+    assert seen.health.read_lag == ()
+    assert {t.error for t in seen.turns} == {None}
+
+
 def test_an_agents_work_does_not_depend_on_how_many_there_are(setup: Setup) -> None:
     few = asyncio.run(_phase(setup, agents=2, workers=1))
     many = asyncio.run(_phase(setup, agents=4, workers=2))
