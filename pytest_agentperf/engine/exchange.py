@@ -77,7 +77,7 @@ class Exchange:
         """Keep one read of the connection, which is never empty."""
         self._reads.append((at_ns, data))
         self._pending += len(data)
-        if self._pending > _PENDING_BYTES or self.framing.ends_with(data):
+        if not self._queued and (self._pending > _PENDING_BYTES or self.framing.ends_with(data)):
             self._wake()
 
     def end(self, failure: str) -> None:
@@ -121,14 +121,15 @@ class Exchange:
             taken += 1
             body = framing.feed(data)
             # Stamps of the kernel and our own may disagree by a little; time does not go back.
-            last_ns = max(last_ns, at_ns)
+            if at_ns > last_ns:  # noqa: PLR1730 max() costs more than the framing
+                last_ns = at_ns
             if sink is None and framing.status:
                 sink = self._sink = self._begin()
             if body and sink is not None:
                 sink(last_ns, body)
             if framing.done:
                 break
-            is_time = len(data) > _LOOK_BYTES or taken % _LOOK_EVERY == 0
+            is_time = not taken % _LOOK_EVERY or len(data) > _LOOK_BYTES
             if is_time and time.perf_counter_ns() > until_ns:
                 break
         if taken:
