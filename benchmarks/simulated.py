@@ -158,5 +158,6 @@ def _setup(dataset: str, settings: Settings, planned: Path) -> Setup:
         seed=settings.seed,
         run=f"seed-{settings.seed}",
         timeout_s=settings.request_timeout_s,
+        client="engine",
         tokenizer=None,
     )

@@ -62,7 +62,11 @@ class Settings:
     )
 
     start_agents: int = _knob(8, "agents of the first phase")
-    max_agents: int = _knob(4096, "never measure more agents than this")
+    max_agents: int = _knob(
+        4096,
+        "never measure more agents than this; refused before any load where this machine has no "
+        "files or ports for them",
+    )
     resolution: float = _knob(
         0.02, "relative resolution of the answer (0-1), never finer than 1 agent"
     )
