@@ -138,6 +138,26 @@ def test_tokens_have_the_stamp_of_the_read_that_completes_them() -> None:
     assert answer.first_token_merged
 
 
+def test_the_first_token_is_known_at_once_and_the_next_ones_wait() -> None:
+    async def hear() -> list[int]:
+        hub = Hub.of_running_loop()
+        reader = AnswerReader()
+        raw = RawAnswer(reader=reader, sent_ns=1)
+        exchange = Exchange(hub, raw)
+        exchange.read(2, framed(EVENTS[:2], end=b""))
+        for at_ns in (3, 4, 5):
+            exchange.read(at_ns, framed([EVENTS[2]], end=b"")[len(HEAD) :])
+            await asyncio.sleep(0)
+        known = [reader.first_byte_ns or 0, reader.first_token_ns or 0]
+        known.append(len(reader.finish(raw).token_ns))
+        exchange.read(6, b"0\r\n\r\n")
+        await exchange.whole
+        hub.leave()
+        return [*known, len(reader.finish(raw).token_ns)]
+
+    assert asyncio.run(hear()) == [2, 3, 1, 3]
+
+
 def test_a_stamp_never_lies_before_the_one_that_came_first() -> None:
     async def hear() -> Answer:
         hub = Hub.of_running_loop()

@@ -31,6 +31,7 @@ class Exchange:
     """One request's answer."""
 
     __slots__ = (
+        "_eager",
         "_ended",
         "_hub",
         "_last_ns",
@@ -70,6 +71,8 @@ class Exchange:
         self._reads: list[tuple[int, bytes]] = []
         self._pending = 0
         self._queued = False
+        self._eager = True
+        """Somebody waits for what comes next: for the head, the first token, or every piece."""
         self._last_ns = 0
         self._ended: str | None = None
 
@@ -77,7 +80,9 @@ class Exchange:
         """Keep one read of the connection, which is never empty."""
         self._reads.append((at_ns, data))
         self._pending += len(data)
-        if not self._queued and (self._pending > _PENDING_BYTES or self.framing.ends_with(data)):
+        if self._queued:
+            return
+        if self._eager or self._pending > _PENDING_BYTES or self.framing.ends_with(data):
             self._wake()
 
     def end(self, failure: str) -> None:
@@ -134,7 +139,15 @@ class Exchange:
                 break
         if taken:
             self._last_ns = last_ns
+        self._eager = self._eager and self._is_awaited()
         return taken
+
+    def _is_awaited(self) -> bool:
+        """Tell whether somebody waits for what comes next."""
+        if self._sink is None or self._on_head is not None:
+            return True
+        reader = self.into.reader
+        return reader is not None and reader.first_token_ns is None
 
     def _begin(self) -> Sink:
         self.into.status = self.framing.status

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -40,6 +41,30 @@ def test_a_stream_comes_piece_by_piece_with_the_stamp_of_each(tmp_path: Path) ->
     options = ("--first-token-ms=5", "--tokens=20", f"--log={tmp_path / 'log'}")
     with start("tests.servers.scripted", *options) as server:
         url = server.url
+        _with_client(work)
+
+
+def test_a_piece_is_there_before_the_next_one_is_sent() -> None:
+    heard = threading.Event()
+
+    def answers(server: Server, _request: bytes) -> list[bytes]:
+        server.open[0].sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(3):
+            server.open[0].sendall(b"8\r\none more\r\n")
+            assert heard.wait(10)
+            heard.clear()
+        return [b"0\r\n\r\n"]
+
+    async def work(client: httpx.AsyncClient) -> None:
+        pieces = 0
+        async with client.stream("GET", server.url) as response:
+            async for piece in response.aiter_raw():
+                assert piece == b"one more"
+                pieces += 1
+                heard.set()
+        assert pieces == 3
+
+    with serve(answers) as server:
         _with_client(work)
 
 
