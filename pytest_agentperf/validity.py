@@ -57,6 +57,7 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
         at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
         at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
         at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
+        *_clocks(health.hosts),
         _read_lag(health),
         Check(
             name="timing",
@@ -67,7 +68,6 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
             text=f"timing: {health.degraded}: first tokens are stamped late when many stream at "
             "once; leave --agentperf-client=httpx out",
         ),
-        *_clocks(health.hosts),
     )
 
 

@@ -21,7 +21,7 @@ PLANNED = np.frombuffer(b"planned", dtype=np.uint8)
 SETUP = Setup(
     trajectories="/elsewhere/planned", url="http://h/v1", headers={}, osl_header=None, model="m",
     request={}, max_tokens=9, output="natural", salt="none", seed=0, run="r", timeout_s=1.0,
-    tokenizer=None,
+    tokenizer=None, client="engine",
 )  # fmt: skip
 
 

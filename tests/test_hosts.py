@@ -21,6 +21,7 @@ MS = 1_000_000
 SETUP = Setup(
     trajectories="planned", url="http://h/v1", headers={}, osl_header=None, model="m", request={},
     max_tokens=9, output="natural", salt="none", seed=0, run="r", timeout_s=1.0, tokenizer=None,
+    client="engine",
 )  # fmt: skip
 
 
