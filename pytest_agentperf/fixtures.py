@@ -74,7 +74,7 @@ def agentperf_system(agentperf_settings: Settings) -> Any:
 @pytest.fixture(scope="session")
 def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
     """What runs load on other machines, or ``None``; override it to yield a `Pool`."""
-    from pytest_agentperf.endpoint import API_KEY_VARIABLE  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.api_key import API_KEY_VARIABLE  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.hosts import HostPool  # noqa: PLC0415 the same
     from pytest_agentperf.places import parse_places  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import open_cluster  # noqa: PLC0415 the same

@@ -19,7 +19,7 @@ import msgspec
 
 from pytest_agentperf import __version__
 from pytest_agentperf.alignment import shifted
-from pytest_agentperf.endpoint import API_KEY_VARIABLE
+from pytest_agentperf.api_key import API_KEY_VARIABLE
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.orders import Failed, Report, Setup
 from pytest_agentperf.records import Start

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_agentperf.endpoint import API_KEY_VARIABLE
+from pytest_agentperf.api_key import API_KEY_VARIABLE
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.host import Host, versions
 from pytest_agentperf.orders import Setup
