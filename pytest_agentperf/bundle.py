@@ -33,6 +33,7 @@ from pytest_agentperf.validity import Check
 __all__ = [
     "SCHEMA",
     "Bundle",
+    "ClientCheck",
     "DatasetFacts",
     "ModelRun",
     "PhaseResult",
@@ -66,6 +67,26 @@ class Provenance:
     """What answered was a model of a system."""
     resumed_from: str | None = None
     """The run whose phases this one took over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCheck:
+    """What one load process did before the run, against a server that computes nothing."""
+
+    streams: int
+    tok_per_s: float
+    """Of all streams together."""
+    cpu_us_per_token: float
+    """CPU time of a token, decoding included, at that load; heavier ones cost less."""
+    ttft_error_p95_s: float
+    """P95 of what TTFT was too long by."""
+    processes: int
+    """Load processes that the largest phase has."""
+
+    @property
+    def carries_tok_per_s(self) -> float:
+        """What all of them carry at 80 % of a core each, if nothing else needs the cores."""
+        return self.processes * 0.8e6 / self.cpu_us_per_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +164,8 @@ class Bundle:
     provenance: Provenance
     settings: Settings
     system: System | None
+    client: ClientCheck | None = None
+    """``None`` where it was not checked: in virtual time, on other hosts, in smoke mode."""
     models: tuple[ModelRun, ...] = ()
     phases: tuple[PhaseResult, ...] = ()
     capacities: tuple[Capacity, ...] = ()

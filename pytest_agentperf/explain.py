@@ -3,12 +3,30 @@
 from collections.abc import Sequence
 
 from pytest_agentperf import words
-from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.bundle import ClientCheck, PhaseResult
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.slo import Finding, SLOTier, judge
 
-__all__ = ["explain_capacity", "explain_metrics"]
+__all__ = ["client_said", "explain_capacity", "explain_metrics"]
+
+_LATE_S = 0.010
+
+
+def client_said(client: ClientCheck) -> str:
+    """Say what our own load processes carry, and whether this machine is too busy for them."""
+    carries = (
+        f"the load client's self-check: {client.cpu_us_per_token:.0f} µs of CPU a token, P95 TTFT "
+        f"right to {1e3 * client.ttft_error_p95_s:.1f} ms at {client.tok_per_s:,.0f} tok/s; about "
+        f"{client.carries_tok_per_s:,.0f} tok/s in {client.processes} "
+        f"process{'es' if client.processes > 1 else ''}"
+    )
+    if client.ttft_error_p95_s <= _LATE_S:
+        return carries
+    return (
+        f"{carries}; WARNING: this machine is so busy that its times are wrong already: end what "
+        "else runs on it, or phases will be invalid"
+    )
 
 
 def explain_metrics(tier: SLOTier, metrics: Metrics) -> list[str]:

@@ -3,6 +3,7 @@
 What is heavy is imported where it is used: this module loads with every pytest run.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -33,7 +34,7 @@ def _ends_session() -> Generator[None]:
     """End the session at once, with one line, when the user has to act."""
     try:
         yield
-    except (ConfigError, EndpointError) as wrong:
+    except (ConfigError, EndpointError, LoadError) as wrong:
         _leave(str(wrong))
 
 
@@ -136,11 +137,14 @@ async def agentperf(
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.explain import client_said  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
         check_chat,
+        check_client,
         check_place,
         open_folder,
     )
+    from pytest_agentperf.records import Event  # noqa: PLC0415 the same
 
     session = pytestconfig.stash[SESSION]
     inputs = Inputs(
@@ -155,15 +159,22 @@ async def agentperf(
         earlier = _earlier(agentperf_settings, session.models, inputs)
         for spec in session.models.specs.values():
             await check_chat(agentperf_endpoint, spec, agentperf_settings)
+        client = await asyncio.to_thread(check_client, agentperf_endpoint, agentperf_settings)
         session.folder = open_folder(
-            agentperf_settings, inputs, resumed_from=earlier and earlier.provenance.run
+            agentperf_settings,
+            inputs,
+            client=client,
+            resumed_from=earlier and earlier.provenance.run,
         )
+    tell = _live_lines(pytestconfig, agentperf_settings)
+    if client is not None:
+        tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
     bench = session.bench = Bench(
         settings=agentperf_settings,
         models=session.models,
         inputs=inputs,
         folder=session.folder,
-        on_event=_live_lines(pytestconfig, agentperf_settings),
+        on_event=tell,
     )
     if earlier is not None:
         with _ends_session():

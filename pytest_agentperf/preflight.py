@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pytest_agentperf.answer import AnswerReader
 from pytest_agentperf.api_key import redact
 from pytest_agentperf.bench import Inputs
-from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
+from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, RunFolder, provenance
 from pytest_agentperf.clients import open_connection
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
@@ -18,6 +18,7 @@ from pytest_agentperf.protocols import Connection, EndpointInfo, Meter, find
 from pytest_agentperf.ray_cluster import RayCluster
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.room import check_room, cores, room, worker_count
+from pytest_agentperf.selfcheck.ladder import measure, null_server
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.tokens import LocalTokenizer
@@ -26,6 +27,7 @@ from pytest_agentperf.wire import ChatEncoder, encode_message
 
 __all__ = [
     "check_chat",
+    "check_client",
     "check_models",
     "check_place",
     "connect",
@@ -36,6 +38,7 @@ __all__ = [
 
 _PROBE_S = 60.0
 _PROBE_TOKENS = 16
+_CHECK_STREAMS = 64
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -80,6 +83,34 @@ def check_place(info: EndpointInfo, settings: Settings) -> None:
     most = settings.max_agents
     workers = worker_count(places.workers, agents=most, cores=cores())
     check_room(room(), max_agents=most, workers=workers)
+
+
+def check_client(info: EndpointInfo, settings: Settings) -> ClientCheck | None:
+    """See what a load process of this machine does; takes some seconds, and no endpoint.
+
+    Returns:
+        ``None`` where load runs in virtual time or on other machines, or no check is wanted.
+
+    Raises:
+        LoadError: the process does not work at all.
+    """
+    places = parse_places(str(settings.workers))
+    if not settings.client_check_s or info.in_process is not None or places.cluster is not None:
+        return None
+    with null_server() as port:
+        point = measure(
+            port,
+            streams=_CHECK_STREAMS,
+            seconds=settings.client_check_s,
+            client=settings.client,
+        )
+    return ClientCheck(
+        streams=point.streams,
+        tok_per_s=point.tokens / point.wall_s,
+        cpu_us_per_token=point.cpu_s / point.tokens * 1e6,
+        ttft_error_p95_s=point.ttft_error_s[1],
+        processes=worker_count(places.workers, agents=settings.max_agents, cores=cores()),
+    )
 
 
 async def check_chat(info: EndpointInfo, spec: ModelSpec, settings: Settings) -> None:
@@ -178,13 +209,18 @@ def open_meter(name: str, endpoint: str) -> Meter | None:
 
 
 def open_folder(
-    settings: Settings, inputs: Inputs, *, resumed_from: str | None = None
+    settings: Settings,
+    inputs: Inputs,
+    *,
+    client: ClientCheck | None = None,
+    resumed_from: str | None = None,
 ) -> RunFolder:
     """Make the run's folder with a first bundle in it.
 
     Args:
         settings: what the run was asked to do.
         inputs: what is measured.
+        client: what was seen of our own load processes.
         resumed_from: the earlier run that this one goes on with.
 
     Raises:
@@ -204,5 +240,6 @@ def open_folder(
         ),
         settings=shown(settings, inputs.dataset),
         system=inputs.system,
+        client=client,
     )
     return RunFolder(Path(settings.results), bundle)

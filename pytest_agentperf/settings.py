@@ -56,6 +56,9 @@ class Settings:
         "marks the times as degraded",
         choices=("engine", "httpx"),
     )
+    client_check_s: float = _knob(
+        1.5, "check the load client for so long before the run; 0 leaves it out, s"
+    )
     meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
     tokenizer: str | None = _knob(
         None, "folder of the model's tokenizer; counts tokens where the server reports none"
@@ -109,6 +112,7 @@ class Settings:
 
 
 SMOKE: Mapping[str, Value] = {
+    "client_check_s": 0.0,
     "start_spread_s": 1.0,
     "settle_s": 1.0,
     "min_trajectories": 0,

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf.bundle import PhaseResult
-from pytest_agentperf.explain import explain_capacity, explain_metrics
+from pytest_agentperf.bundle import ClientCheck, PhaseResult
+from pytest_agentperf.explain import client_said, explain_capacity, explain_metrics
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, normalize
 from pytest_agentperf.power import Power
@@ -128,3 +128,24 @@ def test_a_capacity_says_what_else_the_phases_allow(high: int | None, span: str)
 def test_a_capacity_says_what_it_took():
     lines = explain(capacity(phases_used=5, measured_s=3300.0))
     assert lines[-1] == "needed 5 phases, 55 min"
+
+
+def client(**changes: Any) -> ClientCheck:
+    found: dict[str, Any] = {
+        "streams": 64, "tok_per_s": 3200.0, "cpu_us_per_token": 16.0, "ttft_error_p95_s": 0.0003,
+        "processes": 3,
+    }  # fmt: skip
+    return ClientCheck(**(found | changes))
+
+
+def test_what_the_client_carries_by_hand():
+    # 0.8 s of CPU at 16 µs a token are 50,000 tokens, in each of three processes.
+    assert client_said(client()) == (
+        "the load client's self-check: 16 µs of CPU a token, P95 TTFT right to 0.3 ms at 3,200 "
+        "tok/s; about 150,000 tok/s in 3 processes"
+    )
+
+
+def test_a_machine_that_is_too_busy_is_told_before_the_run():
+    assert "WARNING: this machine is so busy" in client_said(client(ttft_error_p95_s=0.011))
+    assert "WARNING" not in client_said(client(ttft_error_p95_s=0.010, processes=1))

@@ -1,0 +1,1 @@
+"""What this machine's client carries, held against a server that only tells the truth."""

@@ -1,0 +1,101 @@
+"""Loads of a client, from light to heavy, and what it carries by them."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from pytest_agentperf.errors import LoadError
+from pytest_agentperf.selfcheck.nullclient import Point
+
+__all__ = ["Carries", "carries", "climb", "measure", "null_server"]
+
+_FULL = 0.8
+"""Share of a core that a load process may use in a valid phase."""
+_STEP = 2
+_LIMIT_S = 0.010
+_GRACE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carries:
+    """What one load process carries."""
+
+    cpu_us_per_token: float
+    tok_per_s: float
+    """By CPU: at 80 % of a core."""
+    within_1_ms_tok_per_s: float
+    """The greatest load measured at which P95 TTFT is wrong by at most so much; 0 for none."""
+    within_10_ms_tok_per_s: float
+
+
+@contextmanager
+def null_server() -> Generator[int]:
+    """Run the null server; yield its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest_agentperf.selfcheck.nullserver"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.communicate(timeout=_GRACE_S)
+
+
+def measure(port: int, *, streams: int, seconds: float, client: str) -> Point:
+    """Run one load in a process of its own.
+
+    Args:
+        port: of the null server.
+        streams: at once, of 50 tok/s each.
+        seconds: of the load, after a first answer of every stream.
+        client: ``engine`` or ``httpx``.
+
+    Raises:
+        LoadError: the process has failed, or a request of it.
+    """
+    command = [sys.executable, "-m", "pytest_agentperf.selfcheck.nullclient", f"--port={port}"]
+    options = [f"--streams={streams}", f"--seconds={seconds}", f"--client={client}"]
+    found = subprocess.run([*command, *options], capture_output=True, check=False)
+    if found.returncode:
+        raise LoadError(f"the client's self-check failed: {found.stderr.decode()[-500:]}")
+    point = msgspec.json.decode(found.stdout, type=Point)
+    if point.failed:
+        raise LoadError(f"{point.failed} requests of the client's self-check failed")
+    return point
+
+
+def climb(run: Callable[[int], Point], *, start: int, most: int) -> Iterator[Point]:
+    """Double the streams until P95 TTFT is wrong by more than 10 ms, or there are enough."""
+    streams = start
+    while streams <= most:
+        point = run(streams)
+        yield point
+        if point.ttft_error_s[1] > _LIMIT_S:
+            return
+        streams *= _STEP
+
+
+def carries(points: Sequence[Point]) -> Carries:
+    """Return what one process carries, by one load or more.
+
+    The heaviest load tells what a token costs: reads coalesce under load.
+    """
+    heaviest = points[-1]
+    cpu_s_per_token = heaviest.cpu_s / heaviest.tokens
+
+    def within(limit_s: float) -> float:
+        found = [p.streams * p.rate_tok_per_s for p in points if p.ttft_error_s[1] <= limit_s]
+        return max(found, default=0.0)
+
+    return Carries(
+        cpu_us_per_token=cpu_s_per_token * 1e6,
+        tok_per_s=_FULL / cpu_s_per_token,
+        within_1_ms_tok_per_s=within(0.001),
+        within_10_ms_tok_per_s=within(_LIMIT_S),
+    )
