@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
 from pytest_agentperf.clock import REAL_TIME
-from pytest_agentperf.early import EarlyVerdict, verdicts_by
+from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
 from pytest_agentperf.inprocess import InProcessPool
+from pytest_agentperf.judged import judge_phase
 from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
-from pytest_agentperf.metrics import Metrics, summarize
+from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
-from pytest_agentperf.power import measure_power
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.readings import make_readings
@@ -34,7 +34,6 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.timeline import timeline
 from pytest_agentperf.trajectory import Dataset
-from pytest_agentperf.validity import Marks, check
 from pytest_agentperf.workers import WorkerPool
 
 __all__ = ["Bench", "HoursOverError", "Inputs", "InvalidPhaseError", "Models"]
@@ -239,25 +238,21 @@ class Bench:
         )
         late_ratio = await asyncio.to_thread(self._late_steps)
         measurement = replace(measurement, simulator_late_ratio=late_ratio)
-        # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
-        metrics = await asyncio.to_thread(summarize, measurement, speed=self._settings.speed)
         self._folder.timeline(number, await asyncio.to_thread(timeline, measurement))
-        checks = check(measurement, metrics, self._marks(ledger.spec))
-        invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
-        phase = PhaseResult(
+        # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
+        phase = await asyncio.to_thread(
+            judge_phase,
+            measurement,
+            ledger.spec,
+            self._settings,
+            early=early,
+            meter_devices=len(self._meter.devices) if self._meter else 0,
+        )
+        phase = replace(
+            phase,
             number=number,
-            model=model,
-            agents=agents,
             started_s=began_s,
             duration_s=self._elapsed_s() - began_s,
-            metrics=metrics,
-            power=measure_power(
-                measurement.samples,
-                measurement.window,
-                devices=len(self._meter.devices) if self._meter else 0,
-            ),
-            verdicts=verdicts_by(early, ledger.spec.tiers, metrics, invalid=invalid),
-            checks=checks,
             short=procedure.is_short,
             hosts=measurement.health.hosts,
         )
@@ -319,20 +314,6 @@ class Bench:
                     )
                 ),
             ),
-        )
-
-    def _marks(self, spec: ModelSpec) -> Marks:
-        return Marks(
-            max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
-            first_chunk_judged=self._settings.speed == "first-chunk" or spec.limits_first_chunk,
-            simulator_keeps_time=self._settings.mode != "smoke",
-            shared_system_prompt=self._settings.salt == "two-level",
-            salted=self._settings.salt != "none",
-            max_tool_s=self._settings.max_tool_s,
-            meter_devices=len(self._meter.devices) if self._meter else 0,
-            max_loop_lag_p95_s=self._settings.max_loop_lag_p95_s,
-            max_loop_lag_p99_s=self._settings.max_loop_lag_p99_s,
-            max_cpu_ratio=self._settings.max_cpu_ratio,
         )
 
     def _setup(self, ledger: Ledger) -> Setup:

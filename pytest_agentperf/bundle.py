@@ -25,6 +25,7 @@ from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, System
 from pytest_agentperf.power import Power
 from pytest_agentperf.records import HostHealth, TurnRecord
+from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
 from pytest_agentperf.timeline import Timeline
@@ -124,6 +125,8 @@ class PhaseResult:
     """The earlier run that measured it, whose clock ``started_s`` is of; ``None``: this one."""
     hosts: tuple[HostHealth, ...] = ()
     """The machines of a cluster that ran its load; none where it ran on the coordinator's own."""
+    server: ServerMetrics | None = None
+    """What the server counted itself; ``None``: it does not tell."""
 
     @property
     def met_floors(self) -> bool:

@@ -7,6 +7,7 @@ from pytest_agentperf.bundle import ClientCheck, PhaseResult
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.slo import Finding, SLOTier, judge
+from pytest_agentperf.symptoms import change_lines, server_line, why_line
 
 __all__ = ["client_said", "explain_capacity", "explain_metrics"]
 
@@ -63,6 +64,7 @@ def explain_capacity(
         f"limited by: {', '.join(capacity.limited_by) or 'nothing that was measured'}",
         *_bracket("largest passing", passing, tier.name),
         *_bracket("smallest failing", failing, tier.name),
+        *_server(passing, failing, tier.name),
     ]
     if capacity.status == "at-limit" and capacity.agents < tier.min_agents:
         lines.append("the search was not allowed further: raise --agentperf-max-agents")
@@ -107,3 +109,16 @@ def _bracket(role: str, phase: PhaseResult | None, tier: str) -> list[str]:
         f"{role} phase: number {phase.number}, {phase.agents} agents{short}",
         *map(_limit_line, phase.verdict(tier).findings),
     ]
+
+
+def _server(passing: PhaseResult | None, failing: PhaseResult | None, tier: str) -> list[str]:
+    """Say what the server itself counted where the tier broke."""
+    if failing is None or failing.server is None:
+        return []
+    missed = [f for f in failing.verdict(tier).findings if not f.met]
+    reasons = [line for f in missed if (line := why_line(f, failing.server)) is not None]
+    if passing is not None and passing.server is not None:
+        changed = change_lines(passing.server, failing.server)
+        reasons += [f"at {failing.agents} agents {line}" for line in changed]
+    told = server_line(failing.server)
+    return [*reasons, *([f"the server, {failing.agents} agents: {told}"] if told else [])]

@@ -1,70 +1,68 @@
-"""What a server counts itself, from its ``/metrics``: requests running and waiting.
+"""Asks servers for their pages of metrics: requests, KV cache, prefix hits, drafts, preemptions.
 
-The names are those of vLLM, SGLang, llama.cpp and Dynamo. A page without them, or none at all, is
-no fault: then nobody can say whether the server saw what was sent.
+A page without series that we know, or none at all, is no fault: then nobody can say what the server
+saw.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_agentperf.records import Sample
+from pytest_agentperf.series import Named, read_pages
 
-__all__ = ["ServerGauges", "open_gauges", "read_gauges"]
+__all__ = ["Page", "ServerGauges", "open_gauges"]
 
-_KNOWN = (
-    ("vllm:num_requests_running", "vllm:num_requests_waiting"),
-    ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
-    ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
-    ("dynamo_frontend_inflight_requests", "dynamo_frontend_queued_requests"),
-)
-"""Running and waiting, engine by engine; all their labels are added up."""
+_PATHS = ("/metrics", "/prometheus/metrics")
+"""The second is where ``trtllm-serve`` has it."""
 _OK = 200
 _ASK_S = 2.0
 _MOST_BYTES = 8_000_000
 
 
-def read_gauges(page: str) -> Mapping[str, float]:
-    """Return ``running`` and ``waiting`` of a page in Prometheus' text format; empty: not told."""
-    sums: dict[str, float] = {}
-    try:
-        for family in text_string_to_metric_families(page):
-            for sample in family.samples:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-    except ValueError:
-        return {}
-    for running, waiting in _KNOWN:
-        if running in sums and waiting in sums:
-            return {"running": sums[running], "waiting": sums[waiting]}
-    return {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Where a page of metrics lies, and what authorises us there."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class ServerGauges:
-    """Asks one server for its page; on a connection of its own, never the agents'."""
+    """Asks the servers of one deployment; on connections of its own, never the agents'."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self._url = url
-        self._client = httpx.Client(headers=dict(headers), timeout=_ASK_S, trust_env=False)
+    def __init__(self, pages: Sequence[Page], named: Sequence[Named] = ()) -> None:
+        self.pages = tuple(pages)
+        self._named = tuple(named)
+        self._client = httpx.Client(timeout=_ASK_S, trust_env=False)
 
     def sample(self) -> Sequence[Sample]:
-        """Read the page once; an answer that does not come, or says nothing, is no sample."""
+        """Read all pages once; where one does not come, the others alone would tell too little."""
         began_ns = time.perf_counter_ns()
-        try:
-            answer = self._client.get(self._url)
-        except httpx.HTTPError:
-            return ()
+        texts = [self.text(page) for page in self.pages]
         at_ns = (began_ns + time.perf_counter_ns()) // 2
-        if answer.status_code != _OK or len(answer.content) > _MOST_BYTES:
+        if not all(texts):
             return ()
+        told = read_pages([t for t in texts if t], self._named)
         return [
-            Sample(at_ns=at_ns, series=name, unit="1", value=value)
-            for name, value in read_gauges(answer.text).items()
+            Sample(at_ns=at_ns, series=name, unit=unit, value=value)
+            for name, (unit, value) in told.items()
         ]
 
+    def text(self, page: Page) -> str | None:
+        """Return a page; ``None`` where it does not come, or is none."""
+        try:
+            answer = self._client.get(page.url, headers=dict(page.headers))
+        except httpx.HTTPError:
+            return None
+        if answer.status_code != _OK or len(answer.content) > _MOST_BYTES:
+            return None
+        return answer.text
+
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._client.close()
 
 
@@ -75,8 +73,9 @@ def open_gauges(base: str, headers: Mapping[str, str]) -> ServerGauges | None:
         base: URL up to and including ``/v1``; the page lies beside that.
         headers: what authorises us.
     """
-    gauges = ServerGauges(f"{base.removesuffix('/v1')}/metrics", headers)
-    if gauges.sample():
-        return gauges
-    gauges.close()
+    for path in _PATHS:
+        gauges = ServerGauges([Page(url=base.removesuffix("/v1") + path, headers=headers)])
+        if gauges.sample():
+            return gauges
+        gauges.close()
     return None

@@ -38,7 +38,7 @@ class EndpointInfo:
     meter: "Meter | None" = None
     """The endpoint's own meter, which ends with it."""
     gauges: "Gauges | None" = None
-    """What asks the server how many requests it has; ``None``: it does not tell."""
+    """What asks the server for its own counts; ``None``: it does not tell."""
     late_steps: Callable[[], float | None] = lambda: None
     """For a simulator in real time: the share (0-1) of its steps since the last call that its own
     machine was too slow for; ``None`` where that cannot be, or is not told."""
@@ -100,7 +100,10 @@ class Gauges(Protocol):
     """Asks a server what it counts itself, while a phase runs."""
 
     def sample(self) -> Sequence[Sample]:
-        """Return ``running`` and ``waiting`` requests, unit ``1``; nothing where it is silent."""
+        """Return what it tells, by the names of `serving`; nothing where it is silent.
+
+        Unit ``1`` is for what holds at this moment, ``n`` for what it counts since its start.
+        """
         ...
 
     def close(self) -> None:

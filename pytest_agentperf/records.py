@@ -134,7 +134,8 @@ class Sample:
     at_ns: int
     series: str
     unit: str
-    """``W`` (power), ``J`` (running energy counter) or ``1``."""
+    """``W`` (power), ``J`` (running energy counter), ``1`` (a number or ratio of this moment) or
+    ``n`` (counted since the server was started)."""
     value: float
 
 

@@ -1,12 +1,13 @@
 """What was going on in each second of a phase: agents at work, requests in flight, tokens."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from pytest_agentperf.records import Measurement, TurnRecord
+from pytest_agentperf.records import Measurement, Sample, TurnRecord
 
 __all__ = ["Timeline", "timeline"]
 
@@ -28,6 +29,11 @@ class Timeline:
     """Requests without a first token yet, mean over the second; failed ones until their end."""
     output_tokens: tuple[float, ...]
     """Tokens received, those of an event counted evenly."""
+    server: Mapping[str, tuple[float | None, ...]] = field(
+        default_factory=dict[str, tuple[float | None, ...]]
+    )
+    """What the server told, by series: the mean of what it said in a second, or by how much a count
+    had grown since it was last asked; ``None`` where it said nothing in that second."""
 
 
 def timeline(measurement: Measurement) -> Timeline:
@@ -47,6 +53,7 @@ def timeline(measurement: Measurement) -> Timeline:
             [(t.sent_ns, t.first_token_ns or t.end_ns) for t in turns], began_ns, seconds
         ),
         output_tokens=_tokens(turns, began_ns, seconds),
+        server=_server(measurement.samples, began_ns, seconds),
     )
 
 
@@ -82,3 +89,30 @@ def _tokens(turns: Iterable[TurnRecord], began_ns: int, seconds: int) -> tuple[f
         counts = np.bincount(at - first)
         total[first : first + counts.size] += each * counts
     return tuple(np.round(total, 1).tolist())
+
+
+def _server(
+    samples: Iterable[Sample], began_ns: int, seconds: int
+) -> dict[str, tuple[float | None, ...]]:
+    series: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.unit in {"1", "n"}:
+            series.setdefault(sample.series, []).append(sample)
+    return {name: _told(rows, began_ns, seconds) for name, rows in series.items()}
+
+
+def _told(rows: Sequence[Sample], began_ns: int, seconds: int) -> tuple[float | None, ...]:
+    counts = rows[0].unit == "n"
+    values = [(r.at_ns, r.value) for r in rows]
+    if counts:
+        # A counter that falls was reset, and has counted its new value since.
+        values = [
+            (b.at_ns, b.value - a.value if b.value >= a.value else b.value)
+            for a, b in pairwise(rows)
+        ]
+    told: list[list[float]] = [[] for _ in range(seconds)]
+    for at_ns, value in values:
+        second = (at_ns - began_ns) // _S
+        if 0 <= second < seconds:
+            told[second].append(value)
+    return tuple(round(sum(v) if counts else sum(v) / len(v), 6) if v else None for v in told)

@@ -8,6 +8,7 @@ from pytest_agentperf.explain import client_said, explain_capacity, explain_metr
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity, normalize
 from pytest_agentperf.power import Power
+from pytest_agentperf.serving import Late, Level, ServerMetrics
 from pytest_agentperf.slo import Limit, SLOTier, judge
 from pytest_agentperf.validity import Check
 from tests.phases import metrics, request
@@ -149,3 +150,23 @@ def test_what_the_client_carries_by_hand():
 def test_a_machine_that_is_too_busy_is_told_before_the_run():
     assert "WARNING: this machine is so busy" in client_said(client(ttft_error_p95_s=0.011))
     assert "WARNING" not in client_said(client(ttft_error_p95_s=0.010, processes=1))
+
+
+def test_a_bracket_is_explained_by_what_the_server_counted():
+    full = Late(
+        limit_s=3.0, late=40, others=60, kv_use_late_ratio=0.98, kv_use_others_ratio=0.7,
+        waiting_late=5.0, waiting_others=0.0,
+    )  # fmt: skip
+    calm = ServerMetrics(samples=9, kv_use_ratio=Level(mean=0.4, most=0.6))
+    crowded = ServerMetrics(samples=9, kv_use_ratio=Level(mean=0.9, most=1.0), late=(full,))
+    lines = explain(
+        capacity(),
+        passing=replace(phase(3, GOOD), server=calm),
+        failing=replace(phase(4, LATE), server=crowded),
+    )
+    assert lines[10:] == [
+        "P95 TTFT broke when KV use reached 98 %: half of the 40 late requests met that or more, "
+        "the others 70 %",
+        "at 9 agents most KV use went from 60 % to 100 %",
+        "the server, 9 agents: KV use 90 % (most 100 %)",
+    ]

@@ -3,7 +3,7 @@
 import dataclasses
 import struct
 
-from pytest_agentperf.records import ClientHealth, Measurement, TurnRecord, Window
+from pytest_agentperf.records import ClientHealth, Measurement, Sample, TurnRecord, Window
 from pytest_agentperf.timeline import timeline
 from tests.phases import ns, request
 
@@ -63,3 +63,20 @@ def test_tokens_count_when_their_event_was_read():
 def test_a_phase_without_a_request_is_one_empty_second():
     seen = timeline(measured(window=Window(start_ns=ns(5), end_ns=ns(5)), first_sent_ns=()))
     assert (seen.started, seen.in_flight, seen.output_tokens) == ((0,), (0.0,), (0.0,))
+
+
+def test_what_the_server_told_stands_in_its_second():
+    window = Window(start_ns=ns(10), end_ns=ns(12))
+    told = [(9.5, 0.1), (10.2, 0.2), (10.8, 0.4), (12.1, 0.9)]
+    counted = [(9.9, 5.0), (10.5, 8.0), (12.2, 9.0), (12.4, 2.0)]  # started anew before 12.4
+    samples = (
+        *(Sample(at_ns=ns(s), series="kv_use_ratio", unit="1", value=v) for s, v in told),
+        *(Sample(at_ns=ns(s), series="preemptions", unit="n", value=v) for s, v in counted),
+        Sample(at_ns=ns(10), series="gpu0", unit="W", value=100),
+    )
+    phase = measured(turn(0, 10.0, 11.0, 12.5), window=window, first_sent_ns=(ns(10),))
+    seen = timeline(dataclasses.replace(phase, samples=samples))
+    assert seen.server == {
+        "kv_use_ratio": (0.3, None, 0.9),
+        "preemptions": (3.0, None, 3.0),  # 1 until 12.2, and 2 since it was started anew
+    }

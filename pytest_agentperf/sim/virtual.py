@@ -145,21 +145,31 @@ class VirtualConnection:
 
 
 class VirtualGauges:
-    """Counts the requests of the simulated replicas."""
+    """Tells what the simulated replicas count themselves."""
 
     def __init__(self, server: VirtualServer) -> None:
         self._server = server
 
     def sample(self) -> Sequence[Sample]:
-        """Add up all replicas."""
+        """Add up all replicas; of their KV caches, the fullest counts."""
         at_ns = self._server.clock.now_ns()
         rows = self._server.fleet.status(at_ns / 1e9)
-        told = {
+        now: dict[str, float] = {
             "running": sum(row.running for row in rows),
             "waiting": sum(row.waiting for row in rows),
+            "kv_use_ratio": max(row.kv_use_ratio for row in rows),
+        }
+        counted: dict[str, float] = {
+            "prefix_hits": sum(row.counters.prefix_hits_tokens for row in rows),
+            "prefix_queries": sum(row.counters.prefix_queries_tokens for row in rows),
+            "drafted": sum(row.counters.draft_tokens for row in rows),
+            "accepted": sum(row.counters.accepted_tokens for row in rows),
+            "preemptions": sum(row.counters.preemptions for row in rows),
         }
         return [
-            Sample(at_ns=at_ns, series=name, unit="1", value=value) for name, value in told.items()
+            Sample(at_ns=at_ns, series=name, unit=unit, value=value)
+            for unit, told in (("1", now), ("n", counted))
+            for name, value in told.items()
         ]
 
     def close(self) -> None:

@@ -1,0 +1,72 @@
+"""What was seen of a phase → what a bundle says of it: metrics, power, checks, verdicts."""
+
+from collections.abc import Sequence
+
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.early import EarlyVerdict, verdicts_by
+from pytest_agentperf.metrics import summarize
+from pytest_agentperf.power import measure_power
+from pytest_agentperf.records import Measurement
+from pytest_agentperf.serving import serve
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec
+from pytest_agentperf.validity import Marks, check
+
+__all__ = ["judge_phase"]
+
+
+def judge_phase(
+    measurement: Measurement,
+    spec: ModelSpec,
+    settings: Settings,
+    *,
+    early: Sequence[EarlyVerdict] = (),
+    meter_devices: int = 0,
+) -> PhaseResult:
+    """Judge a phase by every tier of its model.
+
+    Args:
+        measurement: what was seen.
+        spec: the model.
+        settings: what the run was asked to do.
+        early: what was certain when the phase ended, where its evidence was asked.
+        meter_devices: how many devices the meter set out with.
+
+    Returns:
+        The phase, without what only the run knows: its number and its times are 0.
+    """
+    metrics = summarize(measurement, speed=settings.speed)
+    checks = check(measurement, metrics, _marks(spec, settings, meter_devices))
+    invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
+    return PhaseResult(
+        number=0,
+        model=spec.model,
+        agents=measurement.agents,
+        started_s=0.0,
+        duration_s=0.0,
+        metrics=metrics,
+        power=measure_power(measurement.samples, measurement.window, devices=meter_devices),
+        verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid),
+        checks=checks,
+        server=serve(measurement, _ttft_limits_s(spec)),
+    )
+
+
+def _ttft_limits_s(spec: ModelSpec) -> Sequence[float]:
+    limits = (limit for tier in spec.tiers for limit in tier.limits)
+    return sorted({limit.value for limit in limits if limit.metric == "ttft_s"})
+
+
+def _marks(spec: ModelSpec, settings: Settings, meter_devices: int) -> Marks:
+    return Marks(
+        max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
+        first_chunk_judged=settings.speed == "first-chunk" or spec.limits_first_chunk,
+        simulator_keeps_time=settings.mode != "smoke",
+        shared_system_prompt=settings.salt == "two-level",
+        salted=settings.salt != "none",
+        max_tool_s=settings.max_tool_s,
+        meter_devices=meter_devices,
+        max_loop_lag_p95_s=settings.max_loop_lag_p95_s,
+        max_loop_lag_p99_s=settings.max_loop_lag_p99_s,
+        max_cpu_ratio=settings.max_cpu_ratio,
+    )
