@@ -7,7 +7,8 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -142,6 +143,7 @@ async def agentperf(
         check_chat,
         check_client,
         check_place,
+        named_gauges,
         open_folder,
     )
     from pytest_agentperf.records import Event  # noqa: PLC0415 the same
@@ -154,33 +156,37 @@ async def agentperf(
         system=agentperf_system or agentperf_endpoint.system,
         hosts=agentperf_hosts,
     )
-    with _ends_session():
-        check_place(agentperf_endpoint, agentperf_settings)
-        earlier = _earlier(agentperf_settings, session.models, inputs)
-        for spec in session.models.specs.values():
-            await check_chat(agentperf_endpoint, spec, agentperf_settings)
-        client = await asyncio.to_thread(check_client, agentperf_endpoint, agentperf_settings)
-        session.folder = open_folder(
-            agentperf_settings,
-            inputs,
-            client=client,
-            resumed_from=earlier and earlier.provenance.run,
-        )
-    tell = _live_lines(pytestconfig, agentperf_settings)
-    if client is not None:
-        tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
-    bench = session.bench = Bench(
-        settings=agentperf_settings,
-        models=session.models,
-        inputs=inputs,
-        folder=session.folder,
-        on_event=tell,
-    )
-    if earlier is not None:
+    with ExitStack() as open_:
         with _ends_session():
-            bench.take_over(earlier)
-    yield bench
-    await bench.close()
+            check_place(agentperf_endpoint, agentperf_settings)
+            earlier = _earlier(agentperf_settings, session.models, inputs)
+            for spec in session.models.specs.values():
+                await check_chat(agentperf_endpoint, spec, agentperf_settings)
+            # Some series stand on a page only when a first request has been answered.
+            endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
+            inputs = replace(inputs, endpoint=endpoint)
+            client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
+            session.folder = open_folder(
+                agentperf_settings,
+                inputs,
+                client=client,
+                resumed_from=earlier and earlier.provenance.run,
+            )
+        tell = _live_lines(pytestconfig, agentperf_settings)
+        if client is not None:
+            tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
+        bench = session.bench = Bench(
+            settings=agentperf_settings,
+            models=session.models,
+            inputs=inputs,
+            folder=session.folder,
+            on_event=tell,
+        )
+        if earlier is not None:
+            with _ends_session():
+                bench.take_over(earlier)
+        yield bench
+        await bench.close()
 
 
 def _earlier(settings: Settings, models: Any, inputs: Any) -> Any:

@@ -7,13 +7,15 @@ saw.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import httpx
 
+from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.records import Sample
-from pytest_agentperf.series import Named, read_pages
+from pytest_agentperf.series import Named, is_on, names_on, parse_named, read_pages
 
-__all__ = ["Page", "ServerGauges", "open_gauges"]
+__all__ = ["Page", "ServerGauges", "open_gauges", "open_named_gauges"]
 
 _PATHS = ("/metrics", "/prometheus/metrics")
 """The second is where ``trtllm-serve`` has it."""
@@ -79,3 +81,52 @@ def open_gauges(base: str, headers: Mapping[str, str]) -> ServerGauges | None:
             return gauges
         gauges.close()
     return None
+
+
+def open_named_gauges(
+    base: str, headers: Mapping[str, str], *, urls: Sequence[str], series: Sequence[str]
+) -> ServerGauges:
+    """Return what asks the pages and the series that a user named.
+
+    Args:
+        base: URL of the endpoint, up to and including ``/v1``.
+        headers: what authorises us at the endpoint; no other server is shown it.
+        urls: pages; without any, the page beside the endpoint is asked.
+        series: in the form of `series.parse_named`.
+
+    Raises:
+        ConfigError: a page does not come, or a series is on none of them.
+    """
+    named = [parse_named(text, "--agentperf-metrics-series") for text in series]
+    beside = [base.removesuffix("/v1") + path for path in _PATHS]
+    for url in urls:
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise ConfigError(
+                f"--agentperf-metrics-url {url!r} is no URL; write http://HOST:PORT/metrics"
+            )
+    for candidates in [urls] if urls else [[url] for url in beside]:
+        own = [Page(url=u, headers=headers if _same_origin(u, base) else {}) for u in candidates]
+        gauges = ServerGauges(own, named)
+        texts = [gauges.text(page) for page in own]
+        if all(texts):
+            _check_named(named, [text for text in texts if text])
+            return gauges
+        gauges.close()
+    silent = urls or beside
+    raise ConfigError(
+        f"no page of metrics at {' or '.join(silent)}; start the server with its metrics on, or "
+        "name the page with --agentperf-metrics-url"
+    )
+
+
+def _check_named(named: Sequence[Named], texts: Sequence[str]) -> None:
+    for each in named:
+        if not is_on(each, texts):
+            raise ConfigError(
+                f"--agentperf-metrics-series {each.series!r}: the server's page has no such series"
+                f"{did_you_mean(each.series, names_on(texts))}"
+            )
+
+
+def _same_origin(one: str, other: str) -> bool:
+    return urlsplit(one)[:2] == urlsplit(other)[:2]

@@ -1,17 +1,20 @@
 """What is settled before any load: the endpoint answers, serves the model, streams; the meter."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_agentperf.answer import AnswerReader
-from pytest_agentperf.api_key import redact
+from pytest_agentperf.api_key import auth_headers, redact
 from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, RunFolder, provenance
 from pytest_agentperf.clients import open_connection
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
+from pytest_agentperf.gauges import open_named_gauges
 from pytest_agentperf.ledger import shown
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.protocols import Connection, EndpointInfo, Meter, find
@@ -31,6 +34,7 @@ __all__ = [
     "check_models",
     "check_place",
     "connect",
+    "named_gauges",
     "open_cluster",
     "open_folder",
     "open_meter",
@@ -206,6 +210,29 @@ def open_meter(name: str, endpoint: str) -> Meter | None:
         return find("meters", "nvml")()
     except ConfigError:
         return None
+
+
+@contextmanager
+def named_gauges(info: EndpointInfo, settings: Settings) -> Generator[EndpointInfo]:
+    """Give the endpoint with the pages and series of metrics that were named, while it is used.
+
+    Raises:
+        ConfigError: a page does not come, or has no such series.
+    """
+    urls, series = settings.metrics_url, settings.metrics_series
+    if not (urls or series):
+        yield info
+        return
+    if info.in_process is not None:
+        raise ConfigError(
+            f"endpoint {info.url} has no page of metrics; leave --agentperf-metrics-url and "
+            "--agentperf-metrics-series out, its own counts are read anyhow"
+        )
+    gauges = open_named_gauges(info.url, auth_headers(), urls=urls, series=series)
+    try:
+        yield replace(info, gauges=gauges)
+    finally:
+        gauges.close()
 
 
 def open_folder(

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.serving import COUNTS, LEVELS
 
-__all__ = ["Named", "Reading", "parse_named", "read_pages"]
+__all__ = ["Named", "Reading", "is_on", "names_on", "parse_named", "read_pages"]
 
 _ENGINES: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
@@ -158,10 +158,23 @@ def read_pages(pages: Iterable[str], named: Sequence[Named] = ()) -> Mapping[str
             if not told.keys() & set(group) and all(_is_told(q, engine, rows) for q in group):
                 told |= {q: _known(q, engine[q], rows) for q in group}
     for each in named:
-        matching = [r for r in rows.get(each.series, ()) if each.labels.items() <= r.labels.items()]
-        if matching:
+        if matching := _matching(each, rows):
             told[each.name] = _own(each.name, matching)
     return told
+
+
+def is_on(named: Named, pages: Iterable[str]) -> bool:
+    """Tell whether a series is on any of these pages."""
+    return any(_matching(named, _rows(page)) for page in pages)
+
+
+def _matching(named: Named, rows: Mapping[str, Sequence[_Row]]) -> Sequence[_Row]:
+    return [r for r in rows.get(named.series, ()) if named.labels.items() <= r.labels.items()]
+
+
+def names_on(pages: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of all series on some pages."""
+    return tuple(sorted({name for page in pages for name in _rows(page)}))
 
 
 def _rows(page: str) -> dict[str, list[_Row]]:

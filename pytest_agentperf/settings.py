@@ -60,6 +60,16 @@ class Settings:
         1.5, "check the load client for so long before the run; 0 leaves it out, s"
     )
     meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
+    metrics_url: tuple[str, ...] = _knob(
+        (),
+        "page of metrics of the server or a worker, where it is not beside the endpoint; may be "
+        "given several times",
+    )
+    metrics_series: tuple[str, ...] = _knob(
+        (),
+        'series of these pages to read besides: [NAME=]SERIES or SERIES{label="value"}; a NAME '
+        "such as kv_use_ratio says what it stands for; may be given several times",
+    )
     tokenizer: str | None = _knob(
         None, "folder of the model's tokenizer; counts tokens where the server reports none"
     )

@@ -165,8 +165,10 @@ def test_a_bracket_is_explained_by_what_the_server_counted():
         failing=replace(phase(4, LATE), server=crowded),
     )
     assert lines[10:] == [
-        "P95 TTFT broke when KV use reached 98 %: half of the 40 late requests met that or more, "
-        "the others 70 %",
+        (
+            "P95 TTFT broke when KV use reached 98 %: half of the 40 late requests met that or "
+            "more, the others 70 %"
+        ),
         "at 9 agents most KV use went from 60 % to 100 %",
         "the server, 9 agents: KV use 90 % (most 100 %)",
     ]

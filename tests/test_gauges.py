@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_agentperf.gauges import Page, ServerGauges, open_gauges
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.gauges import Page, ServerGauges, open_gauges, open_named_gauges
 from tests.test_series import VLLM
 
 
@@ -94,3 +95,57 @@ def test_where_one_page_of_several_fails_nothing_is_told(server: _Server) -> Non
     gauges = ServerGauges([good, good])
     assert next(s.value for s in gauges.sample() if s.series == "running") == 14.0
     gauges.close()
+
+
+def told(server: _Server, *, urls: tuple[str, ...] = (), series: tuple[str, ...] = ()) -> set[str]:
+    gauges = open_named_gauges(
+        base(server), {"authorization": "Bearer k"}, urls=urls, series=series
+    )
+    samples = gauges.sample()
+    gauges.close()
+    return {s.series for s in samples}
+
+
+def test_a_series_by_name_is_read_beside_the_others(server: _Server) -> None:
+    assert {"running", "queued"} <= told(server, series=("queued=vllm:num_requests_waiting",))
+
+
+def test_a_page_by_name_is_asked_in_the_place_of_the_usual_one(server: _Server) -> None:
+    server.path = "/worker"
+    url = f"http://127.0.0.1:{server.server_port}/worker"
+    assert "running" in told(server, urls=(url,))
+    assert server.seen == "Bearer k"
+
+
+def test_our_key_is_shown_to_no_other_server(server: _Server) -> None:
+    url = f"http://127.0.0.1:{server.server_port}/metrics"
+    key = {"authorization": "Bearer k"}
+    open_named_gauges("http://127.0.0.1:9/v1", key, urls=[url], series=[]).close()
+    assert server.seen is None
+
+
+@pytest.mark.parametrize(
+    ("urls", "series", "message"),
+    [
+        ((), ("vllm:num_request_waiting",), "; did you mean 'vllm:num_requests_waiting'?"),
+        (("worker:8081/metrics",), (), "is no URL; write http://HOST:PORT/metrics"),
+        (("http://127.0.0.1:9/metrics",), (), "no page of metrics at http://127.0.0.1:9/metrics; "),
+    ],
+    ids=["a series that is not there", "no URL", "nothing answers"],
+)
+def test_named_metrics_are_refused_for(
+    server: _Server, urls: tuple[str, ...], series: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        told(server, urls=urls, series=series)
+    assert message in str(refused.value)
+
+
+def test_a_server_without_a_page_is_told_so(server: _Server) -> None:
+    server.status = 404
+    with pytest.raises(ConfigError) as refused:
+        told(server, series=("up",))
+    assert str(refused.value).endswith(
+        "/prometheus/metrics; start the server with its metrics on, or name the page with "
+        "--agentperf-metrics-url"
+    )

@@ -197,3 +197,20 @@ def test_a_cluster_has_no_part_in_virtual_time(project: pytest.Pytester) -> None
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "virtual time is time of this process alone" in _said(result)
+
+
+def test_a_series_that_the_server_has_not_ends_the_session(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    wrong = "--agentperf-metrics-series=vllm:num_request_waiting"
+    result = project.runpytest_subprocess(*SIM, wrong)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no such series; did you mean 'vllm:num_requests_waiting'?" in _said(result)
+
+
+def test_virtual_time_has_no_page_of_metrics(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        "--endpoint=sim+virtual:", "--model=gpt-oss-120b", "--agentperf-metrics-series=up"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "has no page of metrics; leave --agentperf-metrics-url and" in _said(result)
