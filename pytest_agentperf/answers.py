@@ -6,11 +6,12 @@ from dataclasses import replace
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.modes import Search, make_search
-from pytest_agentperf.normalize import Capacity, System, normalize
+from pytest_agentperf.normalize import Capacity, normalize
 from pytest_agentperf.power import Power
 from pytest_agentperf.search import SearchResult
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.system import System
 
 __all__ = ["capacity_of", "contradicts", "search_of"]
 

@@ -20,7 +20,7 @@ from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.judged import judge_phase
 from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
 from pytest_agentperf.metrics import Metrics
-from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.places import parse_places
@@ -32,6 +32,7 @@ from pytest_agentperf.records import Event, Measurement
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
+from pytest_agentperf.system import System
 from pytest_agentperf.timeline import timeline
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.workers import WorkerPool

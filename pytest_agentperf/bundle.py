@@ -22,12 +22,13 @@ from pytest_agentperf.conformance import Rule
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
-from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.power import Power
 from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
+from pytest_agentperf.system import System
 from pytest_agentperf.timeline import Timeline
 from pytest_agentperf.validity import Check
 

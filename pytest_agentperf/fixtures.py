@@ -64,7 +64,7 @@ def agentperf_dataset(agentperf_settings: Settings) -> Any:
 @pytest.fixture(scope="session")
 def agentperf_system(agentperf_settings: Settings) -> Any:
     """The system under test as declared, or ``None``; override it to return a `System`."""
-    from pytest_agentperf.normalize import parse_system  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.system import parse_system  # noqa: PLC0415 only when a test measures
 
     path = agentperf_settings.system
     if path is None:

@@ -16,12 +16,13 @@ from pytest_agentperf.forecast import (
     measured_duration,
     planned_duration,
 )
-from pytest_agentperf.normalize import Capacity, System
+from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.procedure import Procedure, full_phase, short_phase
 from pytest_agentperf.search import Wanted
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
+from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import WITHHELD, Dataset
 
 __all__ = ["Ledger", "make_ledger", "max_tokens", "shown"]

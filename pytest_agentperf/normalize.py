@@ -1,43 +1,11 @@
-"""The system under test, and a capacity per accelerator, system, megawatt, dollar and rack."""
+"""A capacity, and what it is per accelerator, system, megawatt, dollar and rack."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import yaml
+from pytest_agentperf.system import System
 
-from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.fields import count_of, mapping_of, number_of, text_of
-
-__all__ = ["Capacity", "Normalized", "System", "normalize", "parse_system"]
-
-_KEYS = (
-    "version", "name", "provider", "systems", "nodes", "racks", "accelerators",
-    "price_usd_per_hour", "engine", "notes",
-)  # fmt: skip
-_ACCELERATOR_KEYS = ("name", "count", "tdp_w", "memory_gib")
-_LEAST_TDP_W = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """What was measured, as its owner declares it."""
-
-    name: str
-    accelerator: str
-    accelerators: int
-    """All accelerators of all systems."""
-    tdp_w: float | None = None
-    """Thermal design power of one accelerator, watts."""
-    memory_gib: float | None = None
-    systems: int = 1
-    nodes: int | None = None
-    racks: float | None = None
-    price_usd_per_hour: float | None = None
-    """Price of everything that was measured, US dollars an hour."""
-    provider: str | None = None
-    engine: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    notes: str | None = None
+__all__ = ["Capacity", "Normalized", "normalize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,52 +127,4 @@ def normalize(
             for name, (divisor, reason) in divisors.items()
             if not divisor
         },
-    )
-
-
-def parse_system(text: str, where: str) -> System:
-    """Parse a system.yaml.
-
-    Raises:
-        ConfigError: not YAML, an unknown key, a missing count, an implausible TDP.
-    """
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as broken:
-        raise ConfigError(f"{where}: not YAML: {broken}") from broken
-    root = mapping_of(document, where, _KEYS)
-    if root.get("version") != 1:
-        raise ConfigError(f"{where}: version is {root.get('version')!r}; write 'version: 1'")
-    gpus = mapping_of(root.get("accelerators"), f"{where}: accelerators", _ACCELERATOR_KEYS)
-
-    def number(fields: Mapping[str, Any], key: str) -> float | None:
-        return number_of(fields[key], f"{where}: {key}") if fields.get(key) is not None else None
-
-    def text_or_none(key: str) -> str | None:
-        return text_of(root[key], f"{where}: {key}") if root.get(key) is not None else None
-
-    tdp_w = number(gpus, "tdp_w")
-    if tdp_w is not None and tdp_w < _LEAST_TDP_W:
-        raise ConfigError(
-            f"{where}: accelerators.tdp_w is {tdp_w:g}; it is in watts of one accelerator: is "
-            f"{tdp_w:g} in kilowatts?"
-        )
-    price = number(root, "price_usd_per_hour")
-    racks = number(root, "racks")
-    for key, value in (("price_usd_per_hour", price), ("racks", racks)):
-        if value is not None and value <= 0:
-            raise ConfigError(f"{where}: {key} must be more than 0, got {value:g}")
-    return System(
-        name=text_of(root.get("name"), f"{where}: name"),
-        accelerator=text_of(gpus.get("name"), f"{where}: accelerators.name"),
-        accelerators=count_of(gpus.get("count"), f"{where}: accelerators.count"),
-        tdp_w=tdp_w,
-        memory_gib=number(gpus, "memory_gib"),
-        systems=count_of(root.get("systems", 1), f"{where}: systems"),
-        nodes=None if root.get("nodes") is None else count_of(root["nodes"], f"{where}: nodes"),
-        racks=racks,
-        price_usd_per_hour=price,
-        provider=text_or_none("provider"),
-        engine=mapping_of(root.get("engine", {}), f"{where}: engine"),
-        notes=text_or_none("notes"),
     )

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.errors import ConfigError, did_you_mean
-from pytest_agentperf.normalize import System
 from pytest_agentperf.records import RawAnswer, Sample
+from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.wire import Body
 

@@ -10,9 +10,9 @@ import msgspec
 from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import Bundle, ModelRun, read_bundle
 from pytest_agentperf.errors import ConfigError, did_you_mean
-from pytest_agentperf.normalize import System
 from pytest_agentperf.settings import Settings, knobs, option_name
 from pytest_agentperf.slo import ModelSpec, SLOTier
+from pytest_agentperf.system import System
 
 __all__ = ["check_same", "read_run"]
 

@@ -15,12 +15,13 @@ from pytest_agentperf.bundle import (
 from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.metrics import Distribution, Metrics
-from pytest_agentperf.normalize import Capacity, System, normalize
+from pytest_agentperf.normalize import Capacity, normalize
 from pytest_agentperf.plan import Plan
 from pytest_agentperf.power import Power
 from pytest_agentperf.search import CapacitySearch
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier, judge
+from pytest_agentperf.system import System
 from pytest_agentperf.validity import Check
 
 __all__ = ["SYSTEM", "example_bundle"]

@@ -1,7 +1,7 @@
 import pytest
 
-from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.normalize import Capacity, Normalized, System, normalize, parse_system
+from pytest_agentperf.normalize import Capacity, Normalized, normalize
+from pytest_agentperf.system import System
 
 NOTHING = normalize(0, None, mean_power_w=None, power_reason=None)
 
@@ -114,83 +114,6 @@ def capacity(*, status: str = "found", agents: int, per: Normalized = NOTHING) -
         passing_phase=None, failing_phase=None, passes_above_failure=(), throughput_tok_per_s=None,
         mean_power_w=None, per=per, throughput_per=NOTHING,
     )  # fmt: skip
-
-
-SHORT = "version: 1\nname: s\naccelerators: {name: H200, count: 8}\n"
-
-
-KILOWATTS = (
-    "s.yaml: accelerators.tdp_w is 0.7; it is in watts of one accelerator: is 0.7 in kilowatts?"
-)
-
-
-class TestSystemFile:
-    def test_says_everything_once(self):
-        assert parse_system(
-            """
-version: 1
-name: Node
-provider: Cloud
-systems: 2
-nodes: 4
-racks: 0.5
-accelerators: {name: H200, count: 16, tdp_w: 700, memory_gib: 141}
-price_usd_per_hour: 22.4
-engine: {name: vLLM}
-notes: none
-""",
-            "system.yaml",
-        ) == System(
-            name="Node",
-            accelerator="H200",
-            accelerators=16,
-            tdp_w=700.0,
-            memory_gib=141.0,
-            systems=2,
-            nodes=4,
-            racks=0.5,
-            price_usd_per_hour=22.4,
-            provider="Cloud",
-            engine={"name": "vLLM"},
-            notes="none",
-        )
-
-    def test_needs_a_name_and_the_accelerators(self):
-        assert parse_system(SHORT, "x") == System(name="s", accelerator="H200", accelerators=8)
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("[", "s.yaml: not YAML: "),
-            ("name: s", "s.yaml: version is None; write 'version: 1'"),
-            ("gpus: 8", "s.yaml: unknown key 'gpus'; "),
-            ("version: 1\nname: s", "s.yaml: accelerators: expected keys and values, got None"),
-            (SHORT.replace("8", "0"), "s.yaml: accelerators.count: expected a whole number of at "),
-            (SHORT.replace("name: s", "name:"), "s.yaml: name: expected a text, got None"),
-            (SHORT.replace("8}", "8, tdp_w: 0.7}"), KILOWATTS),
-            (SHORT + "racks: 0", "s.yaml: racks must be more than 0, got 0"),
-            (SHORT + "price_usd_per_hour: -1", "s.yaml: price_usd_per_hour must be more than 0, "),
-            (SHORT + "price_usd_per_hour: x", "s.yaml: price_usd_per_hour: expected a number, got"),
-            (SHORT + "systems: 0.5", "s.yaml: systems: expected a whole number of at least 1, got"),
-        ],
-        ids=[
-            "text that is no YAML",
-            "no version",
-            "an unknown key",
-            "no accelerators",
-            "no accelerator among them",
-            "no name",
-            "a TDP in kilowatts",
-            "no rack",
-            "a negative price",
-            "a price in words",
-            "half a system",
-        ],
-    )  # fmt: skip
-    def test_is_refused_for(self, text: str, message: str):
-        with pytest.raises(ConfigError) as refused:
-            parse_system(text, "s.yaml")
-        assert str(refused.value).startswith(message)
 
 
 def test_no_answer_is_nothing_per_anything():

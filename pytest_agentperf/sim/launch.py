@@ -13,10 +13,10 @@ import msgspec
 
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.gauges import open_gauges
-from pytest_agentperf.normalize import System
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.sim.address import Address, field_names, read_address, split_address
 from pytest_agentperf.sim.virtual import VirtualGauges, VirtualMeter, VirtualServer
+from pytest_agentperf.system import System
 
 __all__ = ["connect", "connect_virtual"]
 

@@ -140,7 +140,7 @@ def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
 METERED = """
 import time
 import pytest
-from pytest_agentperf.normalize import System
+from pytest_agentperf.system import System
 from pytest_agentperf.records import Sample
 
 

@@ -113,6 +113,27 @@ def test_a_missing_system_file_ends_the_session(project: pytest.Pytester) -> Non
     assert "--agentperf-system 'system.yaml' cannot be read" in _said(result)
 
 
+def test_mistakes_in_a_system_file_end_the_session_before_any_load(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    (project.path / "system.yaml").write_text(
+        "version: 1\nname: s\nacelerator: H200\nprice_usd_per_hour: -3\n"
+        "accelerators: {name: H200, tdp_w: 0.7}\n",
+        "utf-8",
+    )
+    result = project.runpytest_subprocess(*SIM, "--system=system.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    for told in (
+        "system.yaml: unknown key 'acelerator'; did you mean 'accelerators'?",
+        "system.yaml: price_usd_per_hour is -3; it is more than 0, or left out",
+        "system.yaml: accelerators.count is missing; write 'count: 8' for all accelerators",
+        "system.yaml: accelerators.tdp_w is 0.7; it is in watts of one accelerator: is 0.7 in kil",
+    ):
+        assert told in _said(result)
+    assert not (project.path / "agentperf-results").exists()
+
+
 def test_a_dead_endpoint_ends_the_session(project: pytest.Pytester) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
