@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
 from pytest_agentperf.clock import REAL_TIME
+from pytest_agentperf.detected import Fact
 from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
@@ -69,6 +70,10 @@ class Inputs:
     system: System | None
     hosts: Pool | None = None
     """Runs load on other machines; ``None``: it runs where the endpoint is ours, or beside us."""
+    detected: tuple[Fact, ...] = ()
+    """What servers and meters said of the system themselves."""
+    contradictions: tuple[str, ...] = ()
+    """Where the declared system says otherwise; a line each."""
 
 
 class Bench:

@@ -19,6 +19,7 @@ import msgspec
 
 from pytest_agentperf import __version__
 from pytest_agentperf.conformance import Rule
+from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
@@ -173,6 +174,10 @@ class Bundle:
     models: tuple[ModelRun, ...] = ()
     phases: tuple[PhaseResult, ...] = ()
     capacities: tuple[Capacity, ...] = ()
+    detected: tuple[Fact, ...] = ()
+    """What servers and meters said of the system themselves."""
+    contradictions: tuple[str, ...] = ()
+    """Where the declared system says otherwise; a line each."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""

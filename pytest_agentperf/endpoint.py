@@ -18,6 +18,7 @@ from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.server_facts import ask_facts
 from pytest_agentperf.wire import Body, joined
 
 __all__ = ["HttpConnection", "connect"]
@@ -61,6 +62,7 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
         models=_model_ids(answer),
         server=answer.headers.get("server", ""),
         gauges=gauges,
+        facts=ask_facts(base, auth_headers()),
         close=gauges.close if gauges else lambda: None,
     )
 

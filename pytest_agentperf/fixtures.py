@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
+from pytest_agentperf.records import Event
 from pytest_agentperf.session import SESSION, USAGE, XDIST, read_text
 from pytest_agentperf.settings import Settings
 
@@ -145,6 +146,7 @@ async def agentperf(
         check_place,
         named_gauges,
         open_folder,
+        with_facts,
     )
     from pytest_agentperf.records import Event  # noqa: PLC0415 the same
 
@@ -164,7 +166,7 @@ async def agentperf(
                 await check_chat(agentperf_endpoint, spec, agentperf_settings)
             # Some series stand on a page only when a first request has been answered.
             endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
-            inputs = replace(inputs, endpoint=endpoint)
+            inputs = with_facts(replace(inputs, endpoint=endpoint))
             client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
             session.folder = open_folder(
                 agentperf_settings,
@@ -175,6 +177,8 @@ async def agentperf(
         tell = _live_lines(pytestconfig, agentperf_settings)
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
+        for line in inputs.contradictions:
+            tell(Event(kind="note", model="system", phase=0, agents=0, text=line))
         bench = session.bench = Bench(
             settings=agentperf_settings,
             models=session.models,

@@ -12,6 +12,7 @@ from pytest_agentperf.api_key import auth_headers, redact
 from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, RunFolder, provenance
 from pytest_agentperf.clients import open_connection
+from pytest_agentperf.detected import complete, facts_of_devices
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.gauges import open_named_gauges
@@ -38,6 +39,7 @@ __all__ = [
     "open_cluster",
     "open_folder",
     "open_meter",
+    "with_facts",
 ]
 
 _PROBE_S = 60.0
@@ -235,6 +237,18 @@ def named_gauges(info: EndpointInfo, settings: Settings) -> Generator[EndpointIn
         gauges.close()
 
 
+def with_facts(inputs: Inputs) -> Inputs:
+    """Complete the declared system by what the server and the meter say themselves."""
+    info, meter = inputs.endpoint, inputs.meter
+    if info.simulated:  # what it stands for is declared, and no machine
+        return inputs
+    facts = (*info.facts, *(facts_of_devices(meter.devices, meter.name) if meter else ()))
+    if inputs.system is None:
+        return replace(inputs, detected=facts)
+    system, wrong = complete(inputs.system, facts)
+    return replace(inputs, system=system, detected=facts, contradictions=wrong)
+
+
 def open_folder(
     settings: Settings,
     inputs: Inputs,
@@ -268,5 +282,7 @@ def open_folder(
         settings=shown(settings, inputs.dataset),
         system=inputs.system,
         client=client,
+        detected=inputs.detected,
+        contradictions=inputs.contradictions,
     )
     return RunFolder(Path(settings.results), bundle)

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
 
 from pytest_agentperf.clock import Clock
+from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.records import RawAnswer, Sample
 from pytest_agentperf.system import System
@@ -35,6 +36,8 @@ class EndpointInfo:
     """What answers is a model of a system: numbers are a plan, not a measurement."""
     system: System | None = None
     """What stands behind it, where the endpoint itself knows."""
+    facts: tuple[Fact, ...] = ()
+    """What the server says of the system that it runs on."""
     meter: "Meter | None" = None
     """The endpoint's own meter, which ends with it."""
     gauges: "Gauges | None" = None
