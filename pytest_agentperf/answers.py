@@ -6,7 +6,7 @@ from dataclasses import replace
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.modes import Search, make_search
-from pytest_agentperf.normalize import Capacity, normalize
+from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, normalize
 from pytest_agentperf.power import Power
 from pytest_agentperf.search import SearchResult
 from pytest_agentperf.settings import Settings
@@ -40,6 +40,15 @@ def capacity_of(
     throughput = passing.metrics.throughput_tok_per_s if passing else None
     mean_w, reason = _mean_power(passing.power if passing else None, system)
     answered = found.status not in {"invalid", "open"}
+    energy_j, no_energy = joules_per_token(
+        throughput if answered else None, mean_power_w=mean_w, power_reason=reason
+    )
+
+    def per(value: float | None) -> Normalized:
+        return normalize(
+            value if answered else None, system, mean_power_w=mean_w, power_reason=reason
+        )
+
     low, high = search.interval() if answered else (None, None)
     capacity = Capacity(
         model=tier.model,
@@ -54,12 +63,9 @@ def capacity_of(
         by_curve=found.by_curve,
         throughput_tok_per_s=throughput,
         mean_power_w=mean_w,
-        per=normalize(
-            found.agents if answered else None, system, mean_power_w=mean_w, power_reason=reason
-        ),
-        throughput_per=normalize(
-            throughput if answered else None, system, mean_power_w=mean_w, power_reason=reason
-        ),
+        per=per(found.agents),
+        throughput_per=_with_reason(per(throughput), "energy_j_per_output_token", no_energy),
+        energy_j_per_output_token=energy_j,
         agents_low=low,
         agents_high=high,
         phases_used=len(needed),
@@ -92,6 +98,10 @@ def _limited_by(found: SearchResult, failing: PhaseResult | None, tier: SLOTier)
     if failing is not None:
         return tuple(f.limit for f in failing.verdict(tier.name).findings if not f.met)
     return ("search limit",) if found.status == "at-limit" else ()
+
+
+def _with_reason(per: Normalized, name: str, reason: str | None) -> Normalized:
+    return per if reason is None else replace(per, missing={**per.missing, name: reason})
 
 
 def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:

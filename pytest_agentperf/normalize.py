@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from pytest_agentperf.system import System
 
-__all__ = ["Capacity", "Normalized", "normalize"]
+__all__ = ["Capacity", "Normalized", "joules_per_token", "normalize"]
+
+_METERED = ("per_megawatt", "per_megawatt_wall")
+_NO_ANSWER = "no answer to divide"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,9 @@ class Normalized:
     per_usd_per_hour: float | None
     per_rack: float | None
     missing: Mapping[str, str]
+    """Why what is ``None`` is: by name."""
+    per_megawatt_wall: float | None = None
+    """By measured mean power of the whole chassis, fans and hosts too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -41,10 +47,16 @@ class Capacity:
     throughput_tok_per_s: float | None
     """Output throughput at ``agents``."""
     mean_power_w: float | None
+    """Of all accelerators, watts, in the steady window of the passing phase."""
     per: Normalized
     """Agents, normalised."""
     throughput_per: Normalized
     """Output tokens per second, normalised."""
+    wall_power_w: float | None = None
+    """Of the whole chassis, watts, in the same window."""
+    energy_j_per_output_token: float | None = None
+    """Of all accelerators, joules: mean power / output throughput. ``None``: see
+    ``throughput_per.missing``."""
     agents_low: int | None = None
     """Least number that the phases allow: at limits 2 % stricter. ``None``: not known."""
     agents_high: int | None = None
@@ -93,6 +105,8 @@ def normalize(
     *,
     mean_power_w: float | None,
     power_reason: str | None,
+    wall_power_w: float | None = None,
+    wall_reason: str | None = None,
 ) -> Normalized:
     """Divide a quantity of the whole deployment by what it took.
 
@@ -101,11 +115,17 @@ def normalize(
         system: ``None`` when no system.yaml was given.
         mean_power_w: measured power of all accelerators, watts.
         power_reason: why there is none.
+        wall_power_w: measured power of the whole chassis, watts.
+        wall_reason: why there is none.
     """
     divisors: dict[str, tuple[float | None, str]] = {
         "per_accelerator": (system and system.accelerators, "system.yaml: accelerators"),
         "per_system": (system and system.systems, "system.yaml: systems"),
         "per_megawatt": (mean_power_w and mean_power_w / 1e6, power_reason or "no power reading"),
+        "per_megawatt_wall": (
+            wall_power_w and wall_power_w / 1e6,
+            wall_reason or "no meter of the whole chassis",
+        ),
         "per_kw_tdp": (
             system and system.tdp_w and system.tdp_w * system.accelerators / 1e3,
             "system.yaml: accelerators.tdp_w",
@@ -117,14 +137,31 @@ def normalize(
         "per_rack": (system and system.racks, "system.yaml: racks"),
     }
     if value is None:
-        return Normalized(
-            **dict.fromkeys(divisors), missing=dict.fromkeys(divisors, "no answer to divide")
-        )
+        return Normalized(**dict.fromkeys(divisors), missing=dict.fromkeys(divisors, _NO_ANSWER))
     return Normalized(
         **{name: value / divisor if divisor else None for name, (divisor, _) in divisors.items()},
         missing={
-            name: reason if system or name == "per_megawatt" else "no --system file"
+            name: reason if system or name in _METERED else "no --system file"
             for name, (divisor, reason) in divisors.items()
             if not divisor
         },
     )
+
+
+def joules_per_token(
+    throughput_tok_per_s: float | None, *, mean_power_w: float | None, power_reason: str | None
+) -> tuple[float | None, str | None]:
+    """Return the energy of one output token, mean power / throughput, or why it is not known.
+
+    Args:
+        throughput_tok_per_s: output tokens a second; ``None`` when there is no answer.
+        mean_power_w: measured power of all accelerators, watts.
+        power_reason: why there is none.
+    """
+    if throughput_tok_per_s is None:
+        return None, _NO_ANSWER
+    if not mean_power_w:
+        return None, power_reason or "no power reading"
+    if not throughput_tok_per_s:
+        return None, "no output token"
+    return mean_power_w / throughput_tok_per_s, None

@@ -16,6 +16,7 @@ from pytest_agentperf.conformance import is_conformant
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.settings import Settings, knobs, option_name
 from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.system import SECTIONS
 
 __all__ = ["render", "render_first", "render_page"]
 
@@ -23,10 +24,12 @@ _PER = {
     "per_accelerator": "per accelerator",
     "per_system": "per system",
     "per_megawatt": "per MW, measured",
+    "per_megawatt_wall": "per MW, wall",
     "per_kw_tdp": "per kW TDP",
     "per_usd_per_hour": "per $/hour",
     "per_rack": "per rack",
 }
+_ENERGY = "energy_j_per_output_token"
 _UNFINISHED = {"open": "the search has not finished", "invalid": "the search ended invalid"}
 
 
@@ -108,6 +111,7 @@ def _render(template: str, bundle: Bundle) -> str:
         models=models,
         settings=_settings(bundle.settings),
         per=_PER,
+        sections=SECTIONS,
         unfinished=_UNFINISHED,
         plotly_js=offline.get_plotlyjs() if any(m.charts for m in models) else "",
     )
@@ -136,8 +140,8 @@ def _notes(capacities: Iterable[Capacity]) -> Mapping[str, int]:
     texts = [
         _note(c, name)
         for c in capacities
-        for name in _PER
-        if c.status in _UNFINISHED or getattr(c.per, name) is None
+        for name in (*_PER, _ENERGY)
+        if c.status in _UNFINISHED or getattr(c if name == _ENERGY else c.per, name) is None
     ]
     return {text: number for number, text in enumerate(dict.fromkeys(texts), 1)}
 
@@ -145,8 +149,11 @@ def _notes(capacities: Iterable[Capacity]) -> Mapping[str, int]:
 def _note(capacity: Capacity, name: str) -> str:
     if capacity.status in _UNFINISHED:
         return f"{capacity.tier}: {_UNFINISHED[capacity.status]}"
-    reason = capacity.per.missing.get(name, "not known")
-    if name == "per_megawatt":
+    missing = capacity.throughput_per.missing if name == _ENERGY else capacity.per.missing
+    reason = missing.get(name, "not known")
+    if name == _ENERGY:
+        return f"J per token: {reason}"
+    if name in {"per_megawatt", "per_megawatt_wall"}:
         return f"{_PER[name]}: {reason}"
     return f"not given: {reason}" if reason.startswith("system.yaml") else reason
 

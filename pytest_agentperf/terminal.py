@@ -1,14 +1,13 @@
 """What the terminal shows: live progress, and the tables at the end."""
 
-import io
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.conformance import is_conformant
 from pytest_agentperf.metrics import Distribution
 from pytest_agentperf.records import Event
+from pytest_agentperf.tables import normalized_table, table
 
 __all__ = ["LiveLines", "summary"]
 
@@ -57,10 +56,12 @@ def summary(bundle: Bundle, width: int) -> str:
         for part in (
             _phase_table(bundle, run.spec.model, [t.name for t in run.spec.tiers], width),
             _capacity_table(bundle, run.spec.model, width),
+            normalized_table([c for c in bundle.capacities if c.model == run.spec.model], width),
             _conformance_line(bundle, run.spec.model),
         )
     ]
     end = (
+        *_contradicted(bundle),
         *_resumed(bundle),
         *_hosts(bundle),
         _time_line(bundle),
@@ -84,6 +85,10 @@ def _hosts(bundle: Bundle) -> Sequence[str]:
     """Say, of each node that ran load, how it was in the last phase that it was in."""
     last = {host.name: host for phase in bundle.phases for host in phase.hosts}
     return [f"Load from {words.host(host)}" for host in last.values()]
+
+
+def _contradicted(bundle: Bundle) -> Sequence[str]:
+    return [f"WARNING: {line}" for line in bundle.contradictions]
 
 
 def _unfinished(bundle: Bundle) -> Sequence[str]:
@@ -122,7 +127,7 @@ def _phase_table(bundle: Bundle, model: str, tiers: Sequence[str], width: int) -
     heads = ("Phase", "Agents", "P25 tok/s", "P95 TTFT s", "n", *tiers)
     shorts = any(p.short for p in bundle.phases if p.model == model)
     note = "short: it aims only, no answer rests on it; ?: was not certain when it ended\n"
-    return _table(model, heads, rows, width) + (note if shorts else "")
+    return table(model, heads, rows, width) + (note if shorts else "")
 
 
 def _capacity_table(bundle: Bundle, model: str, width: int) -> str:
@@ -135,13 +140,10 @@ def _capacity_table(bundle: Bundle, model: str, width: int) -> str:
         "At ±2 %": [words.low_to_high(c.agents_low, c.agents_high) for c in found],
         "Limited by": [", ".join(map(words.metric, c.limited_by)) or "-" for c in found],
         "tok/s": [_figure(c.throughput_tok_per_s) for c in found],
-        "/accelerator": [_figure(c.per_accelerator) for c in found],
-        "/system": [_figure(c.per_system) for c in found],
-        "/MW": [_figure(c.per_megawatt) for c in found],
     }
     shown = {head: column for head, column in columns.items() if set(column) != {"-"}}
     rows = list(zip(*shown.values(), strict=True))
-    return _table(f"{model}: capacity", tuple(shown), rows, width)
+    return table(f"{model}: capacity", tuple(shown), rows, width)
 
 
 def _conformance_line(bundle: Bundle, model: str) -> str:
@@ -158,17 +160,3 @@ def _statistic(values: Distribution | None, name: str) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    from rich.console import Console  # noqa: PLC0415 only at the end of a session that measured
-    from rich.table import Table  # noqa: PLC0415 the same
-
-    table: Any = Table(title=title, title_justify="left")
-    for head in heads:
-        table.add_column(head, justify="left" if head in {"Tier", "Limited by"} else "right")
-    for row in rows:
-        table.add_row(*row)
-    out = io.StringIO()
-    Console(file=out, width=max(width, 80), color_system=None).print(table)
-    return out.getvalue()

@@ -325,6 +325,7 @@ def _capacity(tier: SLOTier, phases: Sequence[PhaseResult], system: System | Non
         throughput_tok_per_s=throughput,
         mean_power_w=power_w,
         per=normalize(found.agents, system, mean_power_w=power_w, power_reason=reason),
+        energy_j_per_output_token=power_w / throughput if power_w and throughput else None,
         throughput_per=normalize(
             throughput or 0.0, system, mean_power_w=power_w, power_reason=reason
         ),

@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from pytest_agentperf.normalize import Capacity, Normalized, normalize
+from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, normalize
 from pytest_agentperf.system import System
 
 NOTHING = normalize(0, None, mean_power_w=None, power_reason=None)
@@ -14,37 +16,6 @@ def per(agents: float, found: System | None, power_w: float | None = None) -> No
     return normalize(agents, found, mean_power_w=power_w, power_reason=None)
 
 
-class TestPublishedNumbers:
-    """METHODOLOGY, section 5: DeepSeek V4 Pro at 20 tok/s and 10 s, June 2026."""
-
-    def test_gb300_nvl72(self):
-        # 72 GPUs at 937 W are 67.5 kW; 4,140 agents on them are 57.5 a GPU.
-        found = per(4140, system(72), 72 * 937.0)
-        assert found.per_accelerator == 57.5
-        assert found.per_megawatt == pytest.approx(61_354, rel=5e-4)  # 937 W is rounded
-
-    def test_one_gb300(self):
-        assert per(57.5, system(1), 937.0).per_megawatt == pytest.approx(61_354, rel=5e-4)
-
-    @pytest.mark.parametrize("power_w", [520.0, 559.0], ids=["1.35 agents", "1.45 agents"])
-    def test_h200_within_what_its_rounding_allows(self, power_w: float):
-        # 1.4 agents a GPU is rounded: from 1.35 to 1.45, at 2,594 agents a megawatt.
-        agents = {520.0: 1.35, 559.0: 1.45}[power_w]
-        assert per(agents, system(1), power_w).per_megawatt == pytest.approx(2594, rel=2e-3)
-
-    def test_h200_on_eight_gpus(self):
-        # 11 agents on 8 GPUs are 1.375 each; at 2,594 agents a megawatt that is 530 W a GPU.
-        found = per(11, system(8), 8 * 530.1)
-        assert found.per_accelerator == 1.375
-        assert found.per_megawatt == pytest.approx(2594, rel=1e-3)
-
-    def test_gb300_over_h200(self):
-        gb300, h200 = per(4140, system(72), 72 * 937.0), per(11, system(8), 8 * 530.1)
-        assert gb300.per_megawatt is not None
-        assert h200.per_megawatt is not None
-        assert gb300.per_megawatt / h200.per_megawatt == pytest.approx(23.65, rel=1e-3)
-
-
 def test_a_quantity_is_divided_by_what_it_took():
     found = per(
         240, system(16, tdp_w=1000.0, systems=2, racks=0.5, price_usd_per_hour=48.0), 12_000.0
@@ -56,7 +27,7 @@ def test_a_quantity_is_divided_by_what_it_took():
         per_kw_tdp=15.0,  # 240 / 16 kW
         per_usd_per_hour=5.0,  # 240 / 48
         per_rack=480.0,  # 240 / 0.5
-        missing={},
+        missing={"per_megawatt_wall": "no meter of the whole chassis"},
     )
 
 
@@ -66,6 +37,7 @@ def test_what_is_missing_has_a_reason_and_no_number():
     assert (found.per_megawatt, found.per_kw_tdp, found.per_rack) == (None, None, None)
     assert found.missing == {
         "per_megawatt": "no meter",
+        "per_megawatt_wall": "no meter of the whole chassis",
         "per_kw_tdp": "system.yaml: accelerators.tdp_w",
         "per_usd_per_hour": "system.yaml: price_usd_per_hour",
         "per_rack": "system.yaml: racks",
@@ -75,13 +47,45 @@ def test_what_is_missing_has_a_reason_and_no_number():
 def test_without_a_system_only_power_divides():
     found = per(10, None, 1000.0)
     assert (found.per_megawatt, found.per_accelerator) == (10_000.0, None)
-    assert set(found.missing.values()) == {"no --system file"}
+    assert set(found.missing.values()) == {"no --system file", "no meter of the whole chassis"}
 
 
 @pytest.mark.parametrize("power_w", [None, 0.0], ids=["no reading", "a reading of nothing"])
 def test_no_power_is_no_megawatt(power_w: float | None):
     found = per(10, system(8), power_w)
     assert (found.per_megawatt, found.missing["per_megawatt"]) == (None, "no power reading")
+
+
+def test_a_chassis_meter_divides_apart():
+    found = normalize(
+        10, None, mean_power_w=1000.0, power_reason=None, wall_power_w=2500.0, wall_reason=None
+    )
+    assert (found.per_megawatt, found.per_megawatt_wall) == (10_000.0, 4000.0)
+
+
+def test_a_chassis_meter_that_failed_says_why():
+    found = normalize(
+        10, None, mean_power_w=1.0, power_reason=None, wall_reason="readings cover 71 %"
+    )
+    assert found.per_megawatt_wall is None
+    assert found.missing["per_megawatt_wall"] == "readings cover 71 %"
+
+
+@pytest.mark.parametrize(
+    ("throughput", "power_w", "reason", "answer"),
+    [
+        (500.0, 4000.0, None, (8.0, None)),  # 4,000 J a second for 500 tokens
+        (None, 4000.0, None, (None, "no answer to divide")),
+        (500.0, None, "no meter", (None, "no meter")),
+        (500.0, 0.0, None, (None, "no power reading")),
+        (0.0, 4000.0, None, (None, "no output token")),
+    ],
+    ids=["measured", "no answer", "no meter", "a reading of nothing", "no token"],
+)
+def test_joules_of_a_token(
+    throughput: float | None, power_w: float | None, reason: str | None, answer: tuple[Any, Any]
+):
+    assert joules_per_token(throughput, mean_power_w=power_w, power_reason=reason) == answer
 
 
 def test_no_agents_are_none_per_anything():

@@ -12,7 +12,9 @@ import pytest
 
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.conformance import Rule
+from pytest_agentperf.detected import Fact
 from pytest_agentperf.report import render, render_page
+from pytest_agentperf.serving import Level, ServerMetrics
 from pytest_agentperf.slo import judge
 from tests.bundles import SYSTEM, example_bundle
 
@@ -318,3 +320,43 @@ def test_importing_the_report_loads_neither_jinja2_nor_plotly() -> None:
     code = "import sys, pytest_agentperf.report; print({'jinja2', 'plotly'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_contradiction_is_shown_with_what_was_detected(bundle: Bundle) -> None:
+    line = "system.yaml declares engine.version: 0.31, but GET /version says 0.32.0"
+    system = replace(SYSTEM, detected={"accelerators.tdp_w": "nvml"})
+    page = _Page(render(replace(bundle, system=system, contradictions=(line,))))
+    assert line in page.text
+    assert len(page.having("contradiction")) == 1
+    assert [a["data-agentperf-detected"] for a in page.having("detected")] == ["accelerators.tdp_w"]
+
+
+def test_what_was_detected_is_shown_without_a_system() -> None:
+    fact = Fact(key="engine.version", value="0.32.0", source="GET /version")
+    page = _Page(render(replace(example_bundle(system=None), detected=(fact,))))
+    assert "engine.version 0.32.0 detected: GET /version" in page.text
+
+
+def test_energy_of_a_token_stands_beside_the_throughput(bundle: Bundle, page: _Page) -> None:
+    shown = {a["data-agentperf-tier"]: a["data-agentperf-value"] for a in page.having("energy")}
+    assert shown == {
+        c.tier: repr(c.energy_j_per_output_token)
+        for c in bundle.capacities
+        if c.energy_j_per_output_token is not None
+    }
+
+
+def test_what_the_server_counted_is_in_the_details(bundle: Bundle) -> None:
+    server = ServerMetrics(
+        samples=600,
+        kv_use_ratio=Level(mean=0.84, most=0.98),
+        prefix_hit_ratio=0.62,
+        preemptions=14.0,
+        named={"queue<s>": Level(mean=2.5, most=9.0)},
+    )
+    phases = tuple(replace(p, server=server) for p in bundle.phases)
+    text = _Page(render(replace(bundle, phases=phases))).text
+    assert "KV cache in use 84 % most 98 %" in text
+    assert "Prefix-cache hits 62 %" in text
+    assert "Preemptions 14" in text
+    assert "queue<s> 2.50 most 9" in text
