@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
-from pytest_agentperf.records import Event
 from pytest_agentperf.session import SESSION, USAGE, XDIST, read_text
 from pytest_agentperf.settings import Settings
 
@@ -148,7 +147,6 @@ async def agentperf(
         open_folder,
         with_facts,
     )
-    from pytest_agentperf.records import Event  # noqa: PLC0415 the same
 
     session = pytestconfig.stash[SESSION]
     inputs = Inputs(
