@@ -171,7 +171,7 @@ def search(
             inputs=Inputs(
                 endpoint=info,
                 dataset=load_dataset(settings.dataset, None),
-                meter=None,
+                meters=(),
                 system=None,
                 hosts=pool,
             ),

@@ -96,7 +96,7 @@ def _made(shape: str, seed: int, mode: str) -> Iterator[_Made]:
             {"results": results, "seed": seed, "max_phase_s": 100_000.0, "mode": mode}
         )
         info = connect(f"sim+virtual:?{SHAPES[shape]}&{QUIET}", ("model",))
-        inputs = Inputs(endpoint=info, dataset=load_dataset(DATASET, None), meter=None, system=None)
+        inputs = Inputs(endpoint=info, dataset=load_dataset(DATASET, None), meters=(), system=None)
         folder = open_folder(settings, inputs)
         bench = Bench(
             settings=settings,

@@ -92,7 +92,10 @@ async def _measure(
         )
         info = connect(address, ("m",))
         inputs = Inputs(
-            endpoint=info, dataset=load_dataset(dataset, None), meter=info.meter, system=None
+            endpoint=info,
+            dataset=load_dataset(dataset, None),
+            meters=tuple(filter(None, (info.meter,))),
+            system=None,
         )
         bench = Bench(
             settings=settings,

@@ -17,6 +17,7 @@ from pytest_agentperf.detected import Fact
 from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
+from pytest_agentperf.explain import explain_phase
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.judged import judge_phase
 from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
@@ -28,7 +29,7 @@ from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
-from pytest_agentperf.readings import make_readings
+from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Event, Measurement
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.settings import Settings
@@ -66,7 +67,7 @@ class Inputs:
 
     endpoint: EndpointInfo
     dataset: Dataset
-    meter: Meter | None
+    meters: tuple[Meter, ...]
     system: System | None
     hosts: Pool | None = None
     """Runs load on other machines; ``None``: it runs where the endpoint is ours, or beside us."""
@@ -93,7 +94,6 @@ class Bench:
         self._endpoint = inputs.endpoint
         self._dataset = inputs.dataset
         self._sha256 = inputs.dataset.sha256
-        self._meter = inputs.meter
         self._system = inputs.system
         self._folder = folder
         self._on_event = on_event
@@ -101,6 +101,7 @@ class Bench:
         self._in_process = place
         self._late_steps = inputs.endpoint.late_steps
         self._clock = REAL_TIME if place is None else place.clock
+        self._metering = Metering(inputs.meters, self._clock)
         beside_us = WorkerPool() if place is None else InProcessPool(place)
         self._pool: Pool = inputs.hosts or beside_us
         self._began_ns = self._clock.now_ns()
@@ -176,6 +177,7 @@ class Bench:
                 f"{len(own)} valid phases of run {run.provenance.run} are taken over, "
                 f"{words.span(sum(p.duration_s for p in own))} on the system",
             )
+        self._folder.update(idle=run.idle)
         self._phases = max((p.number for p in run.phases), default=0)
         if self._clock.jumps:
             self._resumed_s = max((p.started_s + p.duration_s for p in run.phases), default=0.0)
@@ -197,6 +199,7 @@ class Bench:
     async def close(self) -> None:
         """End the load; what was measured is on disk already."""
         await self._run(self._pool.close)
+        await self._metering.stop()
         self._save()
         self._scratch.cleanup()
         self._folder.close()
@@ -233,6 +236,9 @@ class Bench:
         return 0 < limit_s <= self._elapsed_s() - self._resumed_s
 
     async def _phase(self, ledger: Ledger, procedure: Procedure, agents: int) -> PhaseResult:
+        if self._folder.bundle.idle is None:
+            idle = await self._run(lambda: self._metering.idle(for_s=self._settings.idle_s))
+            self._folder.update(idle=idle)
         self._phases += 1
         number, model = self._phases, ledger.spec.model
         if self._clock.jumps:
@@ -252,7 +258,6 @@ class Bench:
             ledger.spec,
             self._settings,
             early=early,
-            meter_devices=len(self._meter.devices) if self._meter else 0,
         )
         phase = replace(
             phase,
@@ -265,7 +270,13 @@ class Bench:
         ledger.phases.append(phase)
         self._save()
         self._on_event(
-            Event(kind="phase-end", model=model, phase=number, agents=agents, text=_outcome(phase))
+            Event(
+                kind="phase-end",
+                model=model,
+                phase=number,
+                agents=agents,
+                text=explain_phase(phase),
+            )
         )
         return phase
 
@@ -309,7 +320,8 @@ class Bench:
             pool=self._pool,
             settings=self._settings,
             procedure=procedure,
-            readings=make_readings(self._clock, meter=self._meter, gauges=self._endpoint.gauges),
+            readings=make_readings(self._clock, gauges=self._endpoint.gauges),
+            metering=self._metering,
             clock=self._clock,
             tell=Listeners(
                 turns=lambda turns: self._folder.turns(number, turns),
@@ -368,15 +380,6 @@ class Bench:
 
     def _say(self, model: str, text: str) -> None:
         self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
-
-
-def _outcome(phase: PhaseResult) -> str:
-    if phase.invalid:
-        return f"INVALID: {phase.invalid[0]}"
-    return ", ".join(
-        " ".join((v.tier, words.outcome(v), *(f"({reason})" for reason in v.reasons)))
-        for v in phase.verdicts
-    )
 
 
 async def _sleep_until_s(at_s: int) -> None:

@@ -24,7 +24,7 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
-from pytest_agentperf.power import Power
+from pytest_agentperf.power import MeterPower, Power, role_power
 from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
@@ -119,10 +119,13 @@ class PhaseResult:
     duration_s: float
     metrics: Metrics
     power: Power
+    """Of the accelerators."""
     verdicts: tuple[Verdict, ...]
     checks: tuple[Check, ...]
     short: bool = False
     """It aimed, in ``fast`` mode: never long enough for an answer."""
+    meters: tuple[MeterPower, ...] = ()
+    """What each meter says, those of the wall and of processors too."""
     measured_in: str | None = None
     """The earlier run that measured it, whose clock ``started_s`` is of; ``None``: this one."""
     hosts: tuple[HostHealth, ...] = ()
@@ -134,6 +137,11 @@ class PhaseResult:
     def met_floors(self) -> bool:
         """Tell whether it was as long as an answer needs; evidence ended it otherwise."""
         return not self.short and all(v.evidence == "floors" for v in self.verdicts)
+
+    @property
+    def wall(self) -> Power:
+        """Power at the wall, by the chassis meters; it holds that of the accelerators."""
+        return role_power(self.meters, "chassis")
 
     @property
     def invalid(self) -> tuple[str, ...]:
@@ -178,6 +186,8 @@ class Bundle:
     """What servers and meters said of the system themselves."""
     contradictions: tuple[str, ...] = ()
     """Where the declared system says otherwise; a line each."""
+    idle: tuple[MeterPower, ...] | None = None
+    """What each meter said before the first phase, with no load; ``None``: not measured yet."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""

@@ -24,8 +24,8 @@ class Marks:
     """First prompts are new to the server, so one that it knows came from another phase."""
     max_tool_s: float = 5.0
     """The longest time that an agent waits for a tool."""
-    meter_devices: int = 0
-    """How many devices the meter set out with; it counts at least those that it read."""
+    power_required: bool = False
+    """A phase of whose power there is no figure is invalid, not only without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

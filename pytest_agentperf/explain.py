@@ -9,7 +9,7 @@ from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.slo import Finding, SLOTier, judge
 from pytest_agentperf.symptoms import change_lines, server_line, why_line
 
-__all__ = ["client_said", "explain_capacity", "explain_metrics"]
+__all__ = ["client_said", "explain_capacity", "explain_metrics", "explain_phase"]
 
 _LATE_S = 0.010
 
@@ -122,3 +122,13 @@ def _server(passing: PhaseResult | None, failing: PhaseResult | None, tier: str)
         reasons += [f"at {failing.agents} agents {line}" for line in changed]
     told = server_line(failing.server)
     return [*reasons, *([f"the server, {failing.agents} agents: {told}"] if told else [])]
+
+
+def explain_phase(phase: PhaseResult) -> str:
+    """Return what every tier says of a phase, on one line."""
+    if phase.invalid:
+        return f"INVALID: {phase.invalid[0]}"
+    return ", ".join(
+        " ".join((v.tier, words.outcome(v), *(f"({reason})" for reason in v.reasons)))
+        for v in phase.verdicts
+    )

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
+from pytest_agentperf.records import Event
 from pytest_agentperf.session import SESSION, USAGE, XDIST, read_text
 from pytest_agentperf.settings import Settings
 
@@ -23,7 +24,7 @@ __all__ = [
     "agentperf_dataset",
     "agentperf_endpoint",
     "agentperf_hosts",
-    "agentperf_power_meter",
+    "agentperf_meters",
     "agentperf_settings",
     "agentperf_system",
     "capacity",
@@ -112,18 +113,14 @@ def agentperf_endpoint(
 
 
 @pytest.fixture(scope="session")
-def agentperf_power_meter(agentperf_settings: Settings, agentperf_endpoint: Any) -> Iterator[Any]:
-    """The power meter, or ``None`` where there is none; override it to yield a `Meter`."""
-    from pytest_agentperf.preflight import open_meter  # noqa: PLC0415 the same
+def agentperf_meters(agentperf_settings: Settings, agentperf_endpoint: Any) -> Iterator[Any]:
+    """The power meters, none where there are none; override it to yield `Meter` of your own."""
+    from pytest_agentperf.preflight import close_meters, open_meters  # noqa: PLC0415 the same
 
-    if agentperf_settings.meter == "auto" and agentperf_endpoint.meter is not None:
-        yield agentperf_endpoint.meter  # the endpoint closes it
-        return
     with _ends_session():
-        meter = open_meter(agentperf_settings.meter, agentperf_settings.endpoint or "")
-    yield meter
-    if meter is not None:
-        meter.close()
+        meters, close = open_meters(agentperf_settings, agentperf_endpoint)
+    yield meters
+    close_meters(close)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -134,7 +131,7 @@ async def agentperf(
     agentperf_system: Any,
     agentperf_hosts: Any,
     agentperf_endpoint: Any,
-    agentperf_power_meter: Any,
+    agentperf_meters: Any,
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
@@ -152,7 +149,7 @@ async def agentperf(
     inputs = Inputs(
         endpoint=agentperf_endpoint,
         dataset=agentperf_dataset,
-        meter=agentperf_power_meter,
+        meters=tuple(agentperf_meters),
         system=agentperf_system or agentperf_endpoint.system,
         hosts=agentperf_hosts,
     )

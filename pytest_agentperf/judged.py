@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.early import EarlyVerdict, verdicts_by
 from pytest_agentperf.metrics import summarize
-from pytest_agentperf.power import measure_power
+from pytest_agentperf.power import measure_meters, role_power
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.serving import serve
 from pytest_agentperf.settings import Settings
@@ -21,7 +21,6 @@ def judge_phase(
     settings: Settings,
     *,
     early: Sequence[EarlyVerdict] = (),
-    meter_devices: int = 0,
 ) -> PhaseResult:
     """Judge a phase by every tier of its model.
 
@@ -30,13 +29,13 @@ def judge_phase(
         spec: the model.
         settings: what the run was asked to do.
         early: what was certain when the phase ended, where its evidence was asked.
-        meter_devices: how many devices the meter set out with.
 
     Returns:
         The phase, without what only the run knows: its number and its times are 0.
     """
     metrics = summarize(measurement, speed=settings.speed)
-    checks = check(measurement, metrics, _marks(spec, settings, meter_devices))
+    powers = measure_meters(measurement.meters, measurement.window)
+    checks = check(measurement, metrics, _marks(spec, settings))
     invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
     return PhaseResult(
         number=0,
@@ -45,7 +44,8 @@ def judge_phase(
         started_s=0.0,
         duration_s=0.0,
         metrics=metrics,
-        power=measure_power(measurement.samples, measurement.window, devices=meter_devices),
+        power=role_power(powers, "accelerator"),
+        meters=powers,
         verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid),
         checks=checks,
         server=serve(measurement, _ttft_limits_s(spec)),
@@ -57,7 +57,7 @@ def _ttft_limits_s(spec: ModelSpec) -> Sequence[float]:
     return sorted({limit.value for limit in limits if limit.metric == "ttft_s"})
 
 
-def _marks(spec: ModelSpec, settings: Settings, meter_devices: int) -> Marks:
+def _marks(spec: ModelSpec, settings: Settings) -> Marks:
     return Marks(
         max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
         first_chunk_judged=settings.speed == "first-chunk" or spec.limits_first_chunk,
@@ -65,7 +65,7 @@ def _marks(spec: ModelSpec, settings: Settings, meter_devices: int) -> Marks:
         shared_system_prompt=settings.salt == "two-level",
         salted=settings.salt != "none",
         max_tool_s=settings.max_tool_s,
-        meter_devices=meter_devices,
+        power_required=settings.require_power,
         max_loop_lag_p95_s=settings.max_loop_lag_p95_s,
         max_loop_lag_p99_s=settings.max_loop_lag_p99_s,
         max_cpu_ratio=settings.max_cpu_ratio,

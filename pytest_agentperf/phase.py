@@ -28,8 +28,8 @@ from pytest_agentperf.orders import (
 from pytest_agentperf.plan import start_offsets_s
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.procedure import Procedure
-from pytest_agentperf.readings import Readings
-from pytest_agentperf.records import ClientHealth, Measurement, TurnRecord, Window
+from pytest_agentperf.readings import Metering, Readings
+from pytest_agentperf.records import ClientHealth, Measurement, Metered, TurnRecord, Window
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.steady import PhaseState
 
@@ -90,6 +90,7 @@ class PhaseRun:
         settings: Settings,
         procedure: Procedure,
         readings: Sequence[Readings],
+        metering: Metering | None = None,
         clock: Clock,
         tell: Listeners,
     ) -> None:
@@ -102,6 +103,7 @@ class PhaseRun:
         self._turns: list[TurnRecord] = []
         self._counts: dict[tuple[int, int, int], tuple[int, int | None]] = {}
         self._readings = readings
+        self._metering = metering or Metering()
         self._stopped: list[Stopped] = []
         self._drained = 0
         self._closed_ns: int | None = None
@@ -122,6 +124,7 @@ class PhaseRun:
         place = "in virtual time" if self._clock.jumps else f"on {workers} load processes"
         kind = ", a short phase" if self._procedure.is_short else ""
         self._tell.progress("phase-start", f"{agents} agents {place}{kind}")
+        self._metering.begin()
         sampling = [asyncio.create_task(each.go_on()) for each in self._readings]
         try:
             await self._pool.prepare(
@@ -143,8 +146,10 @@ class PhaseRun:
             for task in sampling:
                 task.cancel()
             for ended in await asyncio.gather(*sampling, return_exceptions=True):
-                if isinstance(ended, Exception):  # power is missing then; latencies are not
-                    self._tell.progress("note", f"a meter failed: {type(ended).__name__}: {ended}")
+                if isinstance(ended, Exception):  # counts are missing then; latencies are not
+                    said = f"{type(ended).__name__}: {ended}"
+                    self._tell.progress("note", f"the server's counts cannot be read: {said}")
+            await self._metering.end(self._closed_ns or self._clock.now_ns())
         return self._measurement(agents, state, end)
 
     def _new_state(self, agents: int) -> PhaseState:
@@ -189,11 +194,19 @@ class PhaseRun:
                 degraded=next((s.degraded for s in self._stopped if s.degraded), None),
             ),
             floors_met=end.floors_met,
+            meters=self._metered(),
             decided=bool(end.early),
             failed_out=end.failed_out,
             cut=0 if end.early else sum(s.open_members for s in self._stopped),
             broken=end.broken,
         )
+
+    def _metered(self) -> tuple[Metered, ...]:
+        metered = self._metering.metered()
+        for each in metered:
+            if each.trouble is not None:  # power may be missing then; latencies are not
+                self._tell.progress("note", f"meter {each.meter!r}: {each.trouble}")
+        return metered
 
     async def _until_closed(self, state: PhaseState, began_ns: int) -> _End:
         end: _End | None = None

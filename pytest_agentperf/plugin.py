@@ -19,7 +19,7 @@ from pytest_agentperf.fixtures import (
     agentperf_dataset,
     agentperf_endpoint,
     agentperf_hosts,
-    agentperf_power_meter,
+    agentperf_meters,
     agentperf_settings,
     agentperf_system,
     capacity,
@@ -33,7 +33,7 @@ __all__ = [
     "agentperf_dataset",
     "agentperf_endpoint",
     "agentperf_hosts",
-    "agentperf_power_meter",
+    "agentperf_meters",
     "agentperf_settings",
     "agentperf_system",
     "capacity",
@@ -46,18 +46,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Register one option and one ini value per knob."""
     group = parser.getgroup("agentperf", "capacity of an inference endpoint (pytest-agentperf)")
     for knob in knobs():
-        default = "" if knob.default in (None, ()) else f" (default: {knob.default})"
+        default = "" if knob.default in (None, (), False) else f" (default: {knob.default})"
         if knob.metadata["choices"]:
             default = f" ({', '.join(knob.metadata['choices'])}; default: {knob.default})"
-        many = knob.default == ()
         group.addoption(
             option_name(knob.name),
             dest=f"agentperf_{knob.name}",
-            action="append" if many else "store",
             default=None,
+            **_action(knob.default),
             help=f"{knob.metadata['help']}{default}".replace("%", "%%"),
         )
         parser.addini(f"agentperf_{knob.name}", knob.metadata["help"], default=None)
+
+
+def _action(default: object) -> dict[str, str]:
+    if default is False:
+        return {"action": "store_const", "const": "true"}
+    return {"action": "append" if default == () else "store"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,8 @@
 """What is settled before any load: the endpoint answers, serves the model, streams; the meter."""
 
+import re
 import ssl
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,15 +36,17 @@ __all__ = [
     "check_client",
     "check_models",
     "check_place",
+    "close_meters",
     "connect",
     "named_gauges",
     "open_cluster",
     "open_folder",
-    "open_meter",
+    "open_meters",
     "with_facts",
 ]
 
 _PROBE_S = 60.0
+_CLOSE_S = 5.0
 _PROBE_TOKENS = 16
 _CHECK_STREAMS = 64
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -193,25 +197,94 @@ def open_cluster(settings: Settings) -> RayCluster | None:
     return RayCluster(address)
 
 
-def open_meter(name: str, endpoint: str) -> Meter | None:
-    """Open the meter that was asked for.
+def open_meters(
+    settings: Settings, info: EndpointInfo
+) -> tuple[tuple[Meter, ...], tuple[Meter, ...]]:
+    """Open the meters that were asked for; return them, and those of them that are ours to close.
 
-    ``auto`` takes NVML where it answers and the endpoint is on this machine: the accelerators of
-    another machine are not the ones under load.
+    For ``auto``, and where none was named, the endpoint's own is taken, or the page on which a
+    simulator tells its power; else NVML where it answers and the endpoint is on this machine: the
+    accelerators of another machine are not the ones under load.
 
     Raises:
-        ConfigError: a meter that was named cannot be had.
+        ConfigError: a meter that was named cannot be had, or power is required and none is there.
     """
-    if name == "none":
-        return None
-    if name != "auto":
-        return find("meters", name)()
-    if urlsplit(endpoint).hostname not in _LOCAL:
-        return None
+    named = tuple(dict.fromkeys(settings.meter)) or ("auto",)
+    others = tuple(name for name in named if name != "auto")
+    if others == named == ("none",):
+        others = ()
+    if others and info.in_process is not None:
+        raise ConfigError(
+            f"--agentperf-meter {others[0]!r}: the endpoint {info.url} has a time of its own, "
+            "which no other meter can follow; leave the option away, its own meter is read"
+        )
+    own = (info.meter,) if "auto" in named and info.meter is not None else ()
+    opened = _named_meters(others)
+    if "auto" in named and not own:
+        opened = (*_usual_meter(info), *opened)
+    meters = (*own, *opened)
+    if settings.require_power and not any(m.role == "accelerator" for m in meters):
+        close_meters(opened)
+        raise ConfigError(
+            "--agentperf-require-power: there is no meter of the accelerators; name one by "
+            "--agentperf-meter, as in --agentperf-meter=dcgm:http://HOST:9400/metrics"
+        )
+    return meters, opened
+
+
+def close_meters(meters: Sequence[Meter]) -> None:
+    """Close meters; one that hangs is left to itself."""
+    for meter in meters:
+        closing = threading.Thread(target=meter.close, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
+
+
+def _named_meters(names: Sequence[str]) -> tuple[Meter, ...]:
+    if "none" in names:
+        raise ConfigError(
+            f"--agentperf-meter: 'none' stands beside {', '.join(set(names) - {'none'})}; "
+            "give either"
+        )
+    opened: list[Meter] = []
     try:
-        return find("meters", "nvml")()
+        for name in names:
+            kind = re.split("[:?]", name, maxsplit=1)[0]
+            opened.append(find("meters", kind)(name))
+        _check_distinct(opened)
     except ConfigError:
-        return None
+        close_meters(opened)
+        raise
+    return tuple(opened)
+
+
+def _check_distinct(meters: Sequence[Meter]) -> None:
+    """Refuse two meters that would be added up and read one device."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for meter in meters:
+        for device in meter.devices:
+            uuid = device.get("uuid")
+            if not uuid:
+                continue
+            first = seen.setdefault((meter.role, meter.kind, uuid), meter.name)
+            if first != meter.name:
+                raise ConfigError(
+                    f"--agentperf-meter {meter.name!r}: {uuid} is read by {first!r} already, and "
+                    "both are added up; name it once"
+                )
+
+
+def _usual_meter(info: EndpointInfo) -> tuple[Meter, ...]:
+    if info.simulated:  # a machine's own accelerators are idle while it simulates some
+        kind, name = "dcgm", f"dcgm:{info.url.removesuffix('/v1')}/metrics"
+    elif urlsplit(info.url).hostname in _LOCAL:
+        kind = name = "nvml"
+    else:
+        return ()
+    try:
+        return (find("meters", kind)(name),)
+    except ConfigError:
+        return ()
 
 
 @contextmanager
@@ -239,10 +312,11 @@ def named_gauges(info: EndpointInfo, settings: Settings) -> Generator[EndpointIn
 
 def with_facts(inputs: Inputs) -> Inputs:
     """Complete the declared system by what the server and the meter say themselves."""
-    info, meter = inputs.endpoint, inputs.meter
+    info = inputs.endpoint
     if info.simulated:  # what it stands for is declared, and no machine
         return inputs
-    facts = (*info.facts, *(facts_of_devices(meter.devices, meter.name) if meter else ()))
+    said = (facts_of_devices(m.devices, m.name) for m in inputs.meters if m.role == "accelerator")
+    facts = (*info.facts, *next(said, ()))
     if inputs.system is None:
         return replace(inputs, detected=facts)
     system, wrong = complete(inputs.system, facts)
@@ -267,15 +341,15 @@ def open_folder(
     Raises:
         ConfigError: it cannot be written.
     """
-    info, meter = inputs.endpoint, inputs.meter
+    info, meters = inputs.endpoint, inputs.meters
     bundle = Bundle(
         schema=SCHEMA,
         provenance=provenance(
             endpoint=info.url,
             server=info.server,
             served_models=info.models,
-            meter=meter.name if meter else "no meter",
-            devices=meter.devices if meter else (),
+            meter=", ".join(meter.name for meter in meters) or "no meter",
+            devices=[{"meter": m.name, "role": m.role, **d} for m in meters for d in m.devices],
             simulated=info.simulated,
             resumed_from=resumed_from,
         ),

@@ -8,12 +8,21 @@ from typing import Any, Protocol, TypeVar
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError, did_you_mean
-from pytest_agentperf.records import RawAnswer, Sample
+from pytest_agentperf.records import ClockOffset, RawAnswer, Role, Sample
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.wire import Body
 
-__all__ = ["Connection", "EndpointInfo", "Gauges", "Importer", "InProcess", "Meter", "find"]
+__all__ = [
+    "Connection",
+    "EndpointInfo",
+    "Gauges",
+    "Importer",
+    "InProcess",
+    "Meter",
+    "ReadingError",
+    "find",
+]
 
 T = TypeVar("T")
 
@@ -114,15 +123,42 @@ class Gauges(Protocol):
         ...
 
 
+class ReadingError(Exception):
+    """A reading that did not come, or cannot be read; what it says stands in the report."""
+
+    def __init__(self, text: str, samples: Sequence[Sample] = ()) -> None:
+        """Take what went wrong, and what could be read all the same."""
+        super().__init__(text)
+        self.samples = samples
+
+
 class Meter(Protocol):
-    """Reads physical quantities while a phase runs."""
+    """Reads electric power or energy from before the first phase to after the last.
+
+    It is read in a thread of its own, by one caller at a time, and may take its time.
+    """
 
     name: str
+    """What was asked for: ``nvml:0,1``; holds no secret."""
+    kind: str
+    """Meters of one kind read different devices and are added up; those of two kinds never."""
+    role: Role
+    period_s: float
+    """How often to read it, seconds."""
     devices: Sequence[Mapping[str, Any]]
-    """One mapping a device (``series``, ``name``, ``uuid`` …), for the provenance."""
+    """One mapping a series, for the provenance: ``series``, ``name``, ``uuid`` …, and ``count``
+    where it stands for several devices."""
 
     def sample(self) -> Sequence[Sample]:
-        """Read every series once; an unreadable device is left out."""
+        """Return what is new since the last call: of every series a reading, or several.
+
+        Raises:
+            ReadingError: something did not answer; carries what did.
+        """
+        ...
+
+    def clock(self) -> ClockOffset | None:
+        """Return how far the clock of its stamps is ahead of ours; ``None``: it is ours."""
         ...
 
     def close(self) -> None:

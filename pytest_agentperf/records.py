@@ -10,19 +10,26 @@ from typing import Literal, Protocol
 
 __all__ = [
     "ClientHealth",
+    "ClockOffset",
     "Event",
     "HostHealth",
     "Measurement",
+    "Metered",
     "OpenRequest",
     "RawAnswer",
     "ReadLag",
     "Reader",
+    "Role",
     "Sample",
     "Start",
     "TurnRecord",
     "Window",
 ]
 
+
+Role = Literal["accelerator", "chassis", "cpu"]
+"""What a meter reads: accelerators alone, whole machines at the wall, or processors. Each of these
+holds a part of another, so that no two roles are ever added up."""
 
 Start = Literal["first", "balanced"]
 """Where agents begin: at the first turn of a trajectory, or anywhere: see `plan.balanced_start`."""
@@ -140,6 +147,38 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockOffset:
+    """How far the clock of a meter's own stamps is ahead of ours, and how well that is known."""
+
+    offset_s: float | None
+    """Their wall clock minus ours, seconds; ``None``: they gave no time."""
+    uncertainty_s: float | None
+    """Half of the span, seconds, that the offset lies in; ``None``: as stated, not measured."""
+    by: str
+    """What told it: ``Prometheus time()``, ``HTTP Date``, ``as stated``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """What one meter told of a phase."""
+
+    meter: str
+    """As it was asked for: ``nvml:0,1``."""
+    kind: str
+    role: Role
+    series: tuple[str, ...]
+    """What it set out to read."""
+    devices: int
+    """How many devices these stand for."""
+    samples: tuple[Sample, ...]
+    """From before the window to after it, in order of reading."""
+    trouble: str | None = None
+    """What went wrong while it was read, in words."""
+    clock: ClockOffset | None = None
+    """Of stamps that are not our own; ``None``: they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """The steady span that counts: requests sent in [start, end) are its members."""
 
@@ -216,8 +255,10 @@ class Measurement:
     turns: tuple[TurnRecord, ...]
     """Every request of the phase, members or not."""
     samples: tuple[Sample, ...]
+    """What the server counted itself."""
     health: ClientHealth
     floors_met: bool
+    meters: tuple[Metered, ...] = ()
     decided: bool = False
     """Ended before its floors, since verdicts were certain or the phase was to be short."""
     failed_out: bool = False

@@ -21,8 +21,8 @@ _MAY_DIFFER = frozenset(
         # Compared by what they come to, not by how they are given.
         "endpoint", "model", "tier", "slo", "dataset", "importer", "system",
         # Where results lie, how many load processes there are, what watches.
-        "results", "resume", "workers", "meter", "metrics_url", "metrics_series",
-        "progress_s",
+        "results", "resume", "workers", "meter", "metrics_url", "metrics_series", "idle_s",
+        "client_check_s", "progress_s",
         # Which phases are measured, not what a phase measures.
         "start_agents", "max_agents", "resolution", "max_hours",
     }

@@ -59,7 +59,12 @@ class Settings:
     client_check_s: float = _knob(
         1.5, "check the load client for so long before the run; 0 leaves it out, s"
     )
-    meter: str = _knob("auto", "power meter: auto (NVML where it answers), none, or a name")
+    meter: tuple[str, ...] = _knob(
+        (),
+        "power meter, KIND:TARGET?OPTION=VALUE (see docs/power.md); may be given several times; "
+        "auto, as without one: the endpoint's own, else NVML where it answers and the endpoint is "
+        "on this machine; none: no meter",
+    )
     metrics_url: tuple[str, ...] = _knob(
         (),
         "page of metrics of the server or a worker, where it is not beside the endpoint; may be "
@@ -70,6 +75,11 @@ class Settings:
         'series of these pages to read besides: [NAME=]SERIES or SERIES{label="value"}; a NAME '
         "such as kv_use_ratio says what it stands for; may be given several times",
     )
+    require_power: bool = _knob(
+        default=False,
+        text="a phase without a figure for its power is invalid, not only without that figure",
+    )
+    idle_s: float = _knob(10.0, "the meters are read for so long before the first phase, s")
     tokenizer: str | None = _knob(
         None, "folder of the model's tokenizer; counts tokens where the server reports none"
     )
@@ -125,6 +135,7 @@ SMOKE: Mapping[str, Value] = {
     "client_check_s": 0.0,
     "start_spread_s": 1.0,
     "settle_s": 1.0,
+    "idle_s": 1.0,
     "min_trajectories": 0,
     "min_trajectories_per_agent": 0,
     "min_steady_s": 5.0,
@@ -175,6 +186,8 @@ def parse_value(name: str, text: str) -> Value:
     """
     knob = next(k for k in knobs() if k.name == name)
     choices: tuple[str, ...] = knob.metadata["choices"]
+    if knob.type is bool:
+        return _truth(name, text)
     if choices and text not in choices:
         raise ConfigError(f"{option_name(name)}: {text!r} is not one of {', '.join(choices)}")
     kind = knob.type
@@ -189,6 +202,12 @@ def parse_value(name: str, text: str) -> Value:
     if tuple in (kind, getattr(kind, "__origin__", None)):
         return tuple(part for part in text.splitlines() if part.strip())
     return text
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise ConfigError(f"{option_name(name)} is true or false, got {text!r}")
+    return text.lower() in {"true", "1", "yes"}
 
 
 def make_settings(given: Mapping[str, Value]) -> Settings:

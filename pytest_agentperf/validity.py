@@ -8,7 +8,7 @@ from pytest_agentperf.activity import fewest_active, server_view, starved_agents
 from pytest_agentperf.checks import Check, Marks, at_most
 from pytest_agentperf.drift import Change, Steadiness, look_at
 from pytest_agentperf.metrics import Metrics
-from pytest_agentperf.power import LEAST_COVERAGE, measure_power
+from pytest_agentperf.power import measure_meters
 from pytest_agentperf.records import ClientHealth, HostHealth, Measurement
 from pytest_agentperf.served import check_served
 
@@ -273,18 +273,15 @@ def _changed(name: str, change: Change | None, text: str, *, ok: bool) -> Check:
 
 
 def _power(measurement: Measurement, marks: Marks) -> Check:
+    meters = measure_meters(measurement.meters, measurement.window)
     is_empty = measurement.window.length_s <= 0  # a phase that was broken off before its window
-    metered = {s.series for s in measurement.samples if s.unit in {"J", "W"} and not is_empty}
-    power = measure_power(
-        measurement.samples,
-        measurement.window,
-        devices=max(len(metered), marks.meter_devices),
-    )
+    counted = [m.power for m in meters if m.counted and not is_empty]
+    reasons = [p.reason for p in counted if p.reason is not None]
     return Check(
         name="power coverage",
-        value=power.coverage if metered else None,
-        limit=LEAST_COVERAGE if metered else None,
-        ok=not metered or power.reason is None,
-        invalidates=False,
-        text=f"{power.reason}: there is no figure per megawatt; look at the meter",
+        value=min((p.coverage for p in counted), default=None),
+        limit=None,  # a limit is shown as a greatest value; the text tells the least
+        ok=not reasons,
+        invalidates=marks.power_required,
+        text=f"{'; '.join(reasons)}: there is no figure per megawatt; look at the meter",
     )

@@ -50,7 +50,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         inputs=Inputs(
             endpoint=EndpointInfo(url="http://h/v1"),
             dataset=synthesize(trajectories=2, turns=2, isl_tokens=5000, seed=1),
-            meter=None,
+            meters=(),
             system=None,
         ),
         folder=RunFolder(tmp_path, bundle),

@@ -20,7 +20,7 @@ from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.preflight import check_chat, open_folder
 from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import Meter
-from pytest_agentperf.readings import make_readings
+from pytest_agentperf.readings import Metering
 from pytest_agentperf.records import Event, Measurement
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier
@@ -72,7 +72,8 @@ async def _phase(
         pool=pool,
         settings=settings,
         procedure=full_phase(SPEC, settings),
-        readings=make_readings(clock, meter=meter),
+        readings=(),
+        metering=Metering(() if meter is None else (meter,), clock),
         clock=clock,
         tell=Listeners(),
     )
@@ -128,7 +129,7 @@ def test_the_meter_is_read_every_second_and_around_the_window(
 ) -> None:
     meter = scripted_info(endpoint).meter
     seen = _measured(endpoint, setup, agents=2, meter=meter)
-    at_ns = sorted({s.at_ns for s in seen.samples})
+    at_ns = sorted({s.at_ns for s in seen.meters[0].samples})
     steps = [b - a for a, b in pairwise(at_ns)]
     assert set(steps[:-1]) == {1_000_000_000}
     assert at_ns[0] < seen.window.start_ns
@@ -181,7 +182,9 @@ def test_requests_that_outlast_their_limit_fail(endpoint: Scripted, setup: Setup
 async def _searched(endpoint: Scripted, results: Path, dataset: Dataset) -> tuple[Path, Capacity]:
     settings = make_settings({"results": str(results)})
     info = scripted_info(endpoint)
-    inputs = Inputs(endpoint=info, dataset=dataset, meter=info.meter, system=None)
+    inputs = Inputs(
+        endpoint=info, dataset=dataset, meters=tuple(filter(None, (info.meter,))), system=None
+    )
     await check_chat(info, SPEC, settings)
     folder = open_folder(settings, inputs)
     heard: list[Event] = []
@@ -229,8 +232,8 @@ def test_a_search_by_the_book_finds_the_last_agent(searches: list[tuple[Path, Ca
 
 def test_phases_last_as_long_as_the_time_in_them(searches: list[tuple[Path, Capacity]]) -> None:
     phases = _bundle(searches[0][0])["phases"]
-    # The first small request took 0.25 + 50 x 0.01 s; a phase begins on the next whole second.
-    assert phases[0]["started_s"] == 0.25
+    # The first small request took 0.25 + 50 x 0.01 s, idle power 10 s; then the next whole second.
+    assert phases[0]["started_s"] == 10.25
     for last, phase in pairwise(phases):
         assert 0 < phase["started_s"] - last["started_s"] - last["duration_s"] <= 1
         assert (phase["started_s"] + 0.75).is_integer()

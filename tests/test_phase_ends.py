@@ -213,7 +213,7 @@ def benched(
 ) -> Bundle:
     """Measure one number of agents by name, or search in mode ``fast``; return what is on disk."""
     given = make_settings({"results": str(folder), "start_agents": agents} | settings)
-    inputs = Inputs(endpoint=info, dataset=LONG, meter=None, system=None)
+    inputs = Inputs(endpoint=info, dataset=LONG, meters=(), system=None)
     run = open_folder(given, inputs)
     bench = Bench(
         settings=given,

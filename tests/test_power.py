@@ -7,6 +7,7 @@ from pytest_agentperf.records import Sample, Window
 from tests.phases import WINDOW, ns
 
 SECONDS = range(90, 211)
+LESS = "readings of gpu0 cover %s%% of the window, 95%% are needed"
 
 
 def sample(at_s: float, value: float, *, unit: str = "W", series: str = "gpu0") -> Sample:
@@ -83,15 +84,17 @@ def test_a_short_lack_at_the_end_does_not_lower_the_mean(unit: str):
         ([], 1, "1 of 1 devices gave no reading"),
         ([sample(s, 1.0) for s in SECONDS], 8, "7 of 8 devices gave no reading"),
         ([sample(s, 1.0) for s in range(90, 195)], 1,
-         "readings cover 94% of the window, 95% are needed"),
+         f"{LESS % 94}: the last came 6 s before its end"),
         ([sample(s, 1.0) for s in range(106, 211)], 1,
-         "readings cover 94% of the window, 95% are needed"),
+         LESS % 94),
         ([sample(s, 1.0) for s in range(50, 99)], 1,
-         "readings cover 0% of the window, 95% are needed"),
-        ([sample(150, 1.0)], 1, "readings cover 0% of the window, 95% are needed"),
+         f"{LESS % 0}: the last came 102 s before its end"),
+        ([sample(150, 1.0)], 1,
+         f"{LESS % 0}: the last came 50 s before its end"),
         ([sample(s, 1.0) for s in SECONDS if not 110 < s < 190], 1,
-         "readings cover 20% of the window, 95% are needed"),
-        ([sample(s, s % 150, unit="J") for s in SECONDS], 1, "an energy counter was reset"),
+         LESS % 20),
+        ([sample(s, s % 150, unit="J") for s in SECONDS], 1,
+         "the energy counter of gpu0 was reset"),
     ],
     ids=[
         "there is no meter",
@@ -118,7 +121,7 @@ def test_the_worst_device_decides():
 
 def test_a_reset_outside_the_window_voids_the_counter_too():
     rows = [sample(s, s - 95 if s >= 95 else s, unit="J") for s in SECONDS]
-    assert power(*rows).reason == "an energy counter was reset"
+    assert power(*rows).reason == "the energy counter of gpu0 was reset"
 
 
 def test_an_empty_window_is_not_covered():

@@ -31,7 +31,7 @@ def models(run: Bundle) -> Models:
 
 
 ENDPOINT = EndpointInfo(url="http://inference.example:8000/v1", server="vLLM 0.19.1")
-INPUTS = Inputs(endpoint=ENDPOINT, dataset=DATASET, meter=None, system=SYSTEM)
+INPUTS = Inputs(endpoint=ENDPOINT, dataset=DATASET, meters=(), system=SYSTEM)
 
 
 def refused(run: Bundle, **now: Any) -> str:

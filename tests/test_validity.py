@@ -4,7 +4,14 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.metrics import Metrics, distribution
-from pytest_agentperf.records import ClientHealth, HostHealth, Measurement, ReadLag, Sample
+from pytest_agentperf.records import (
+    ClientHealth,
+    HostHealth,
+    Measurement,
+    Metered,
+    ReadLag,
+    Sample,
+)
 from pytest_agentperf.validity import Check, Marks, check
 from tests.phases import measurement, metrics, ns, request
 
@@ -323,26 +330,39 @@ def test_empty_answers_are_failures_and_told_apart():
     assert (found.name, found.value, found.invalidates) == ("empty answers", 0.02, False)
 
 
-def _joules(last_s: int) -> tuple[Sample, ...]:
-    return tuple(
+def _metered(last_s: int, *series: str) -> Measurement:
+    joules = tuple(
         Sample(at_ns=ns(at_s), series="gpu0", unit="J", value=350.0 * at_s)
         for at_s in range(90, last_s)
     )
+    own = Metered(
+        meter="nvml",
+        kind="nvml",
+        role="accelerator",
+        series=series or ("gpu0",),
+        devices=1,
+        samples=joules,
+    )
+    return measurement([], meters=(own,))
 
 
 def test_power_that_is_metered_for_a_part_of_the_window_is_warned_of():
-    assert missed(measurement([], samples=_joules(210))) == []
+    assert missed(_metered(210)) == []
     # Readings up to 189 s cover 89 of 100 s.
-    (found,) = missed(measurement([], samples=_joules(190)))
+    (found,) = missed(_metered(190))
     assert (found.name, found.value, found.invalidates) == ("power coverage", 0.89, False)
     assert found.text == (
-        "readings cover 89% of the window, 95% are needed: there is no figure per megawatt; look "
-        "at the meter"
+        "nvml: readings of gpu0 cover 89% of the window, 95% are needed: the last came 11 s before "
+        "its end: there is no figure per megawatt; look at the meter"
     )
-    checks = check(
-        measurement([], samples=_joules(210)), metrics(), replace(MARKS, meter_devices=2)
-    )
-    assert [c.name for c in checks if not c.ok] == ["power coverage"]
+    assert [c.name for c in missed(_metered(210, "gpu0", "gpu1"))] == ["power coverage"]
+
+
+def test_a_phase_without_power_is_invalid_where_power_is_required():
+    marks = replace(MARKS, power_required=True)
+    (found,) = [c for c in check(_metered(190), metrics(), marks) if not c.ok]
+    assert found.invalidates
+    assert all(c.ok for c in check(_metered(210), metrics(), marks))
 
 
 def test_requests_sent_late_against_their_schedule_invalidate():

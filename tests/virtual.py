@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pytest_agentperf.protocols import EndpointInfo
-from pytest_agentperf.records import RawAnswer, Sample
+from pytest_agentperf.records import RawAnswer, Role, Sample
 from pytest_agentperf.sim.virtual_time import VirtualTime
 from pytest_agentperf.wire import Body, joined
 
@@ -88,6 +88,9 @@ class _Meter:
     """Two devices of 350 W each."""
 
     name = "scripted power"
+    kind = "scripted"
+    role: Role = "accelerator"
+    period_s = 1.0
     devices: Sequence[Mapping[str, Any]] = ({"series": "gpu0"}, {"series": "gpu1"})
 
     def __init__(self, endpoint: Scripted) -> None:
@@ -99,6 +102,9 @@ class _Meter:
             Sample(at_ns=at_ns, series=f"gpu{i}", unit="J", value=350 * at_ns / 1e9)
             for i in range(2)
         ]
+
+    def clock(self) -> None:
+        pass
 
     def close(self) -> None:
         raise AssertionError("the meter ends with its endpoint")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pytest_agentperf.clock import Clock
-from pytest_agentperf.records import RawAnswer, Sample
+from pytest_agentperf.records import RawAnswer, Role, Sample
 from pytest_agentperf.sim.answer import Answer, Speaker
 from pytest_agentperf.sim.chat import PrefixHasher, RefusedError, error_body, read_chat
 from pytest_agentperf.sim.config import EngineConfig
@@ -180,6 +180,9 @@ class VirtualMeter:
     """Reads the energy counters of the simulated accelerators."""
 
     name = "simulated power"
+    kind = "simulated"
+    role: Role = "accelerator"
+    period_s = 1.0
 
     def __init__(self, server: VirtualServer, accelerator: str) -> None:
         self._server = server
@@ -198,6 +201,9 @@ class VirtualMeter:
             Sample(at_ns=at_ns, series=f"gpu{index}", unit="J", value=value)
             for index, value in enumerate(each_j)
         ]
+
+    def clock(self) -> None:
+        """Return nothing: stamps are of the endpoint's own time."""
 
     def close(self) -> None:
         """Do nothing: the server goes with its endpoint."""

@@ -210,7 +210,7 @@ def test_a_node_killed_in_a_phase_is_named_and_the_search_goes_on(
         inputs=Inputs(
             endpoint=endpoint,
             dataset=DATASET,
-            meter=None,
+            meters=(),
             system=None,
             hosts=HostPool(cluster, asked=2),
         ),

@@ -136,7 +136,7 @@ async def _phase(setup: Setup, settings: Settings, meter: "_Gauges | None" = Non
         pool=pool,
         settings=settings,
         procedure=full_phase(SPEC, settings),
-        readings=make_readings(REAL_TIME, meter=meter),
+        readings=make_readings(REAL_TIME, gauges=meter),
         clock=REAL_TIME,
         tell=Listeners(),
     )

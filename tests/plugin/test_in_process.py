@@ -54,7 +54,7 @@ def test_a_session_in_virtual_time(project: pytest.Pytester) -> None:
 
 def test_no_meter_may_be_asked_for(project: pytest.Pytester) -> None:
     project.makeconftest((ROOT / "conftest.py").read_text("utf-8") + SCRIPTED)
-    project.makepyfile("def test_it(agentperf_power_meter):\n    assert not agentperf_power_meter")
+    project.makepyfile("def test_it(agentperf_meters):\n    assert not agentperf_meters")
     result = project.runpytest_subprocess(*BY_THE_BOOK, "--agentperf-meter=none")
     result.assert_outcomes(passed=1)
 

@@ -146,6 +146,9 @@ from pytest_agentperf.records import Sample
 
 class EightAt700:
     name = "bench supply"
+    kind = "bench"
+    role = "accelerator"
+    period_s = 0.1
     devices = tuple({"series": f"gpu{i}"} for i in range(8))
 
     def sample(self):
@@ -155,13 +158,16 @@ class EightAt700:
             for d in self.devices
         ]
 
+    def clock(self):
+        pass
+
     def close(self):
         pass
 
 
 @pytest.fixture(scope="session")
-def agentperf_power_meter():
-    return EightAt700()
+def agentperf_meters():
+    return (EightAt700(),)
 
 
 @pytest.fixture(scope="session")
@@ -221,7 +227,9 @@ def test_a_meter_that_fails_is_named_and_costs_no_more_than_the_power(
     )
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*a meter failed: NameError: name 'time' is not defined*"])
+    result.stdout.fnmatch_lines(
+        ["*meter 'bench supply': * readings failed, the last: NameError: name 'time' *"]
+    )
 
 
 def test_a_server_that_dies_is_invalid_not_failed(project: pytest.Pytester) -> None:
@@ -232,8 +240,9 @@ import threading
 import pytest
 
 @pytest.fixture(scope="session")
-def agentperf_power_meter(agentperf_endpoint):
+def agentperf_meters(agentperf_endpoint):
     threading.Timer(2.0, agentperf_endpoint.close).start()
+    return ()
 """
     )
     project.makepyfile(CAPACITY_TEST)
