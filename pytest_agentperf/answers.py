@@ -15,6 +15,8 @@ from pytest_agentperf.system import System
 
 __all__ = ["capacity_of", "contradicts", "search_of"]
 
+_NO_PASS = "no passing phase"
+
 
 def search_of(phases: Sequence[PhaseResult], tier: SLOTier, settings: Settings) -> Search:
     """Return a search that knows every phase, for whatever tier it was measured."""
@@ -39,6 +41,8 @@ def capacity_of(
     failing = _phase_of(phases, tier, found.first_failing, "fail")
     throughput = passing.metrics.throughput_tok_per_s if passing else None
     mean_w, reason = _mean_power(passing.power if passing else None, system)
+    wall = passing.wall if passing else None
+    wall_w, no_wall = (wall.mean_w, wall.reason) if wall else (None, _NO_PASS)
     answered = found.status not in {"invalid", "open"}
     energy_j, no_energy = joules_per_token(
         throughput if answered else None, mean_power_w=mean_w, power_reason=reason
@@ -46,7 +50,12 @@ def capacity_of(
 
     def per(value: float | None) -> Normalized:
         return normalize(
-            value if answered else None, system, mean_power_w=mean_w, power_reason=reason
+            value if answered else None,
+            system,
+            mean_power_w=mean_w,
+            power_reason=reason,
+            wall_power_w=wall_w,
+            wall_reason=no_wall,
         )
 
     low, high = search.interval() if answered else (None, None)
@@ -63,6 +72,7 @@ def capacity_of(
         by_curve=found.by_curve,
         throughput_tok_per_s=throughput,
         mean_power_w=mean_w,
+        wall_power_w=wall_w,
         per=per(found.agents),
         throughput_per=_with_reason(per(throughput), "energy_j_per_output_token", no_energy),
         energy_j_per_output_token=energy_j,
@@ -107,7 +117,7 @@ def _with_reason(per: Normalized, name: str, reason: str | None) -> Normalized:
 def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:
     """Return watts, or why there are none: other devices than the declared are no answer."""
     if power is None:
-        return None, "no passing phase"
+        return None, _NO_PASS
     declared = system.accelerators if system else None
     if power.mean_w is not None and declared not in {None, power.devices}:
         return None, f"the meter reads {power.devices} devices, {declared} are declared"

@@ -1,9 +1,11 @@
 """What a tier's capacity says of the phases it was found by."""
 
+from dataclasses import replace
+
 from pytest_agentperf.answers import capacity_of
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.metrics import Metrics
-from pytest_agentperf.power import Power
+from pytest_agentperf.power import MeterPower, Power
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import Limit, SLOTier, judge
 from tests.phases import metrics, request
@@ -62,3 +64,13 @@ def test_a_capacity_that_was_not_found_has_no_interval():
 def test_at_the_search_limit_there_is_no_greatest_number():
     found = capacity_of((phase(1, late(64, 1.0)),), TIER, SETTINGS, None)
     assert (found.status, found.agents_low, found.agents_high) == ("at-limit", 64, None)
+
+
+def test_a_capacity_has_figures_at_the_wall_by_the_meters_of_the_chassis():
+    draw = Power(mean_w=2500.0, energy_j=25_000.0, devices=1, samples=9, coverage=1.0, reason=None)
+    wall = MeterPower(meter="ipmi", kind="ipmi", role="chassis", counted=True, power=draw)
+    passes = replace(phase(1, late(8, 1.0)), meters=(wall,))
+    found = capacity_of((passes, phase(2, late(9, 9.0))), TIER, SETTINGS, None)
+    assert (found.agents, found.wall_power_w) == (8, 2500.0)
+    assert found.per.per_megawatt_wall == 8 / 0.0025
+    assert found.per.per_megawatt is None
