@@ -5,12 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_DATASET := synthetic:trajectories=40,turns=8,isl=9000,osl=80~400,tool_s=0.4~1.5,seed=1
 
-.PHONY: help demo test check bench clean
+PEERS ?= .peers
+# What stands beside ours: each in an environment of its own, and the newest that there is.
+PACKAGES_loop := aiohttp uvloop
+PACKAGES_aiperf := aiperf
+PACKAGES_guidellm := guidellm
+
+.PHONY: help demo test check bench bench-peers clean
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
 	@echo "make check  format, lint, types, layers"
-	@echo "make bench  measure the client against a server that logs the truth"
+	@echo "make bench  measure the client against a server that logs the truth, and against one in C"
+	@echo "make bench-peers  have aiperf and guidellm do the same work (downloads both)"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,9 +51,20 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-bench: $(VENV)/.test
+$(PEERS)/%/.done:
+	$(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES_$*)
+	@touch $@
+
+bench: $(VENV)/.test $(PEERS)/loop/.done
 	$(BIN)/python -m benchmarks.timing
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.client.agents --write
+	$(BIN)/python -m benchmarks.client --aiohttp-python $(PEERS)/loop/bin/python
+
+bench-peers: $(VENV)/.test $(PEERS)/aiperf/.done $(PEERS)/guidellm/.done
+	$(BIN)/python -m benchmarks.client --only --peers --write \
+	  --aiperf $(abspath $(PEERS))/aiperf/bin/aiperf --guidellm $(abspath $(PEERS))/guidellm/bin/guidellm
 
 clean:
-	rm -rf $(VENV) build dist .coverage* .pytest_cache .ruff_cache agentperf-results report.html
+	rm -rf $(VENV) $(PEERS) build dist .coverage* .pytest_cache .ruff_cache agentperf-results report.html
