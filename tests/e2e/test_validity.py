@@ -16,7 +16,7 @@ from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import Connection, EndpointInfo
-from pytest_agentperf.readings import make_readings
+from pytest_agentperf.readings import Readings
 from pytest_agentperf.records import Measurement, RawAnswer, Sample
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.sim import launch
@@ -128,7 +128,7 @@ def endpoint() -> Iterator[EndpointInfo]:
     info.close()
 
 
-async def _phase(setup: Setup, settings: Settings, meter: "_Gauges | None" = None) -> Measurement:
+async def _phase(setup: Setup, settings: Settings, gauges: "_Gauges | None" = None) -> Measurement:
     pool = WorkerPool()
     await pool.set_up(setup)
     await pool.grow(1)
@@ -136,7 +136,8 @@ async def _phase(setup: Setup, settings: Settings, meter: "_Gauges | None" = Non
         pool=pool,
         settings=settings,
         procedure=full_phase(SPEC, settings),
-        readings=make_readings(REAL_TIME, gauges=meter),
+        # The server is asked each second in a run, which is too seldom for so short a phase.
+        readings=(Readings(gauges, REAL_TIME, period_s=0.1),) if gauges else (),
         clock=REAL_TIME,
         tell=Listeners(),
     )

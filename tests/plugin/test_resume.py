@@ -89,7 +89,7 @@ def _measured(bundle: dict[str, Any]) -> list[dict[str, Any]]:
 
     Energy counters run on while a system idles, so power differs in its last bits.
     """
-    return [p | {"measured_in": None, "power": None} for p in bundle["phases"]]
+    return [p | {"measured_in": None, "power": None, "meters": None} for p in bundle["phases"]]
 
 
 def _answers(bundle: dict[str, Any]) -> list[tuple[Any, ...]]:
