@@ -10,7 +10,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pytest_agentperf import __version__
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.evidence import Interval
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
@@ -132,6 +133,8 @@ class PhaseResult:
     """The machines of a cluster that ran its load; none where it ran on the coordinator's own."""
     server: ServerMetrics | None = None
     """What the server counted itself; ``None``: it does not tell."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    """How sure it is of its own figures, by name; see `pytest_agentperf.inside`."""
 
     @property
     def met_floors(self) -> bool:

@@ -164,9 +164,14 @@ def _last_that(holds: Callable[[int], bool], inside: int, outside: int) -> int:
     return inside
 
 
-def student(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t, by its expansion around the normal's."""
-    z = NormalDist().inv_cdf(1 - _ALPHA / 2)
+def student(freedom: int, *, alpha: float = _ALPHA) -> float:
+    """Return the two-sided quantile of Student's t, by its expansion around the normal's.
+
+    Args:
+        freedom: degrees of freedom; below 3 the expansion is too small.
+        alpha: what lies outside on both sides together; 0.05 for 95 %.
+    """
+    z = NormalDist().inv_cdf(1 - alpha / 2)
     terms = (
         z,
         (z**3 + z) / 4,
