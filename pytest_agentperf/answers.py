@@ -1,7 +1,7 @@
 """What the phases so far say of a tier: which to measure next, and the capacity found."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.explain import explain_capacity
@@ -10,10 +10,12 @@ from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, n
 from pytest_agentperf.power import Power
 from pytest_agentperf.search import SearchResult
 from pytest_agentperf.settings import Settings
-from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.slo import Finding, SLOTier
 from pytest_agentperf.system import System
 
-__all__ = ["capacity_of", "contradicts", "search_of"]
+__all__ = ["capacity_of", "contradicts", "search_of", "verified"]
+
+_TRIES = 2
 
 _NO_PASS = "no passing phase"
 
@@ -37,13 +39,94 @@ def capacity_of(
     """
     search, needed = _replay(phases, tier, settings)
     found = search.result()
-    passing = _phase_of(phases, tier, found.agents, "pass")
     failing = _phase_of(phases, tier, found.first_failing, "fail")
+    answered = found.status not in {"invalid", "open"}
+    return _answer(
+        tier,
+        system,
+        _Found(
+            agents=found.agents,
+            status=found.status,
+            first_failing=found.first_failing,
+            limited_by=_limited_by(found, failing, tier),
+            passing=_phase_of(phases, tier, found.agents, "pass"),
+            failing=failing,
+            passes_above_failure=found.passes_above_failure,
+            by_curve=found.by_curve,
+            interval=search.interval() if answered else (None, None),
+            needed=needed,
+            invalid=[p for p in phases if p.verdict(tier.name).outcome == "invalid"],
+        ),
+    )
+
+
+def verified(
+    phases: Sequence[PhaseResult], tier: SLOTier, agents: int, system: System | None
+) -> Capacity:
+    """Return whether a tier carries one number of agents, which is all that was asked.
+
+    The status is ``at-limit`` where it does, ``below`` where it does not, ``unclear`` where a limit
+    is missed by no more than the phase itself is unsure, ``open`` before it was measured, and
+    ``invalid`` where two phases could not be trusted. An invalid one is measured once more.
+
+    Args:
+        phases: all phases of the tier's model.
+        tier: the tier.
+        agents: how many are asked about.
+        system: what was measured, as declared; ``None`` when it was not.
+    """
+    asked = [p for p in phases if p.agents == agents and p.met_floors]
+    measured = [p for p in phases if p.agents == agents]
+    phase = next((p for p in asked if not p.invalid), None)
+    status = "invalid" if len(measured) >= _TRIES else "open"
+    if phase is not None:
+        status = _carried(phase, tier)
+    missed = phase if phase is not None and status in {"below", "unclear"} else None
+    return _answer(
+        tier,
+        system,
+        _Found(
+            agents=agents if status in {"at-limit", "unclear"} else 0,
+            status=status,
+            first_failing=agents if status == "below" else None,
+            limited_by=_missed_by(missed, tier),
+            passing=phase if status in {"at-limit", "unclear"} else None,
+            failing=missed,
+            passes_above_failure=(),
+            by_curve=False,
+            interval=(None, None),
+            needed=measured,
+            invalid=[p for p in measured if p.invalid],
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a search, or a look at one number, has found."""
+
+    agents: int
+    status: str
+    first_failing: int | None
+    limited_by: tuple[str, ...]
+    passing: PhaseResult | None
+    """Whose figures are those of the answer."""
+    failing: PhaseResult | None
+    passes_above_failure: tuple[int, ...]
+    by_curve: bool
+    interval: tuple[int | None, int | None]
+    needed: Sequence[PhaseResult]
+    invalid: Sequence[PhaseResult]
+
+
+def _answer(tier: SLOTier, system: System | None, found: _Found) -> Capacity:
+    """Return what was found, normalised and explained."""
+    passing = found.passing
     throughput = passing.metrics.throughput_tok_per_s if passing else None
     mean_w, reason = _mean_power(passing.power if passing else None, system)
     wall = passing.wall if passing else None
     wall_w, no_wall = (wall.mean_w, wall.reason) if wall else (None, _NO_PASS)
-    answered = found.status not in {"invalid", "open"}
+    answered = found.status not in {"invalid", "open", "below"}
     energy_j, no_energy = joules_per_token(
         throughput if answered else None, mean_power_w=mean_w, power_reason=reason
     )
@@ -58,16 +141,16 @@ def capacity_of(
             wall_reason=no_wall,
         )
 
-    low, high = search.interval() if answered else (None, None)
+    low, high = found.interval
     capacity = Capacity(
         model=tier.model,
         tier=tier.name,
         agents=found.agents,
         status=found.status,
         first_failing=found.first_failing,
-        limited_by=_limited_by(found, failing, tier),
+        limited_by=found.limited_by,
         passing_phase=passing.number if passing else None,
-        failing_phase=failing.number if failing else None,
+        failing_phase=found.failing.number if found.failing else None,
         passes_above_failure=found.passes_above_failure,
         by_curve=found.by_curve,
         throughput_tok_per_s=throughput,
@@ -78,12 +161,27 @@ def capacity_of(
         energy_j_per_output_token=energy_j,
         agents_low=low,
         agents_high=high,
-        phases_used=len(needed),
-        measured_s=sum(phase.duration_s for phase in needed),
+        phases_used=len(found.needed),
+        measured_s=sum(phase.duration_s for phase in found.needed),
     )
-    invalid = [p for p in phases if p.verdict(tier.name).outcome == "invalid"]
-    text = explain_capacity(tier, capacity, passing=passing, failing=failing, invalid=invalid)
+    text = explain_capacity(
+        tier, capacity, passing=passing, failing=found.failing, invalid=found.invalid
+    )
     return replace(capacity, explanation=text)
+
+
+def _carried(phase: PhaseResult, tier: SLOTier) -> str:
+    verdict = phase.verdict(tier.name)
+    if verdict.outcome != "fail":
+        return "at-limit" if verdict.outcome == "pass" else "invalid"
+    unsure = all(_within_doubt(phase, f) for f in verdict.findings if not f.met)
+    return "unclear" if unsure else "below"
+
+
+def _within_doubt(phase: PhaseResult, finding: Finding) -> bool:
+    """Tell whether the interval of what missed a limit reaches the limit."""
+    interval = phase.intervals.get(finding.limit)
+    return interval is not None and interval.low <= finding.bound <= interval.high
 
 
 def contradicts(now: Capacity, given: Capacity) -> bool:
@@ -106,12 +204,13 @@ def _replay(
 
 def _limited_by(found: SearchResult, failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:
     if failing is not None:
-        return tuple(f.limit for f in failing.verdict(tier.name).findings if not f.met)
+        return _missed_by(failing, tier)
     return ("search limit",) if found.status == "at-limit" else ()
 
 
-def _with_reason(per: Normalized, name: str, reason: str | None) -> Normalized:
-    return per if reason is None else replace(per, missing={**per.missing, name: reason})
+def _missed_by(failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:
+    findings = failing.verdict(tier.name).findings if failing is not None else ()
+    return tuple(f.limit for f in findings if not f.met)
 
 
 def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:

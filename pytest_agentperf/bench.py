@@ -6,7 +6,7 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,8 @@ class Models:
     specs: Mapping[str, ModelSpec]
     """By the name that requests carry."""
     published: Mapping[str, ModelSpec]
+    verify: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+    """By model and tier: the one number of agents to measure; a search where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,7 @@ class Bench:
                 sha256=self._sha256,
                 settings=self._settings,
                 system=self._system,
+                verify=self._models.verify.get(model, {}),
             )
             for note in ledger.notes():
                 self._say(model, note)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.early import EarlyVerdict, verdicts_by
+from pytest_agentperf.inside import intervals
 from pytest_agentperf.metrics import summarize
 from pytest_agentperf.power import measure_meters, role_power
 from pytest_agentperf.records import Measurement
@@ -49,6 +50,7 @@ def judge_phase(
         verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid),
         checks=checks,
         server=serve(measurement, _ttft_limits_s(spec)),
+        intervals=intervals(measurement, speed=settings.speed),
     )
 
 

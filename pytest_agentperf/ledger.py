@@ -1,9 +1,9 @@
 """The ledger of one model: its plan, its phases, and what they say of every tier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_agentperf.answers import capacity_of, contradicts, search_of
+from pytest_agentperf.answers import capacity_of, contradicts, search_of, verified
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
 from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.forecast import (
@@ -40,6 +40,8 @@ class Ledger:
     forecast: Forecast
     planned: Duration
     """What tells a phase's length before any was measured."""
+    verify: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By tier: the number of agents that alone is asked about, instead of a search."""
     phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
     begun: set[str] = field(default_factory=set[str])
     """Tiers whose search has begun."""
@@ -54,6 +56,8 @@ class Ledger:
 
     def next_phase(self, tier: SLOTier) -> Wanted | None:
         """Return what a tier's search asks for; ``None``: it has ended."""
+        if (agents := self.verify.get(tier.name)) is not None:
+            return Wanted(agents) if self.capacity(tier).status == "open" else None
         return search_of(self.phases, tier, self.settings).next_phase()
 
     def procedure(self, wanted: Wanted) -> Procedure:
@@ -64,15 +68,18 @@ class Ledger:
         if wanted.short:
             procedure = short_phase(self.spec, self.settings)
         else:
-            procedure = full_phase(
-                self.spec, self.settings, may_end_missed=self.settings.mode == "fast"
-            )
+            may_end_missed = self.settings.mode == "fast" and not self.verify
+            procedure = full_phase(self.spec, self.settings, may_end_missed=may_end_missed)
+        if self.verify:
+            return procedure
         searches = {t.name: search_of(self.phases, t, self.settings) for t in self.spec.tiers}
         asked = {name for name, search in searches.items() if search.is_open_at(wanted.agents)}
         return replace(procedure, asked=asked or procedure.asked)
 
     def capacity(self, tier: SLOTier) -> Capacity:
         """Return what the phases so far say."""
+        if (agents := self.verify.get(tier.name)) is not None:
+            return verified(self.phases, tier, agents, self.system)
         return capacity_of(self.phases, tier, self.settings, self.system)
 
     def answers(self) -> Sequence[Capacity]:
@@ -113,11 +120,16 @@ class Ledger:
                 f"{self.plan.cut_turns} turns cut and {self.plan.dropped} trajectories dropped to "
                 f"fit {self.spec.context_tokens} tokens"
             )
+        if self.verify:
+            asked = ", ".join(f"{tier} with {agents}" for tier, agents in self.verify.items())
+            return [*notes, f"verifies the baseline's capacities, no search: {asked} agents"]
         said = forecast_text(self.forecast, self.spec.tiers, minutes=self._in_minutes)
         return [*notes, said]
 
     def left(self) -> str | None:
         """Say what all tiers' searches still take, by the phases so far; ``None`` when nothing."""
+        if self.verify:
+            return None
         left = forecast(
             self.spec.tiers,
             lambda tier: search_of(self.phases, tier, self.settings),
@@ -138,7 +150,13 @@ class Ledger:
 
 
 def make_ledger(
-    spec: ModelSpec, dataset: Dataset, *, sha256: str, settings: Settings, system: System | None
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    sha256: str,
+    settings: Settings,
+    system: System | None,
+    verify: Mapping[str, int],
 ) -> Ledger:
     """Plan what a model will be asked to replay, and what a search of its tiers will take.
 
@@ -148,6 +166,7 @@ def make_ledger(
         sha256: the dataset's digest, which takes seconds to find.
         settings: what the run was asked to do.
         system: what is measured, as declared.
+        verify: by tier, the number of agents that alone is asked about; empty for a search.
 
     Raises:
         ConfigError: nothing of the dataset fits the model's context.
@@ -187,6 +206,7 @@ def make_ledger(
             settings,
         ),
         planned=planned,
+        verify=verify,
     )
 
 

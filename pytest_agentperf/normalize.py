@@ -37,7 +37,10 @@ class Capacity:
     agents: int
     """Largest number found to pass; 0: not even one."""
     status: str
-    """``found``, ``at-limit`` (at least ``agents``), ``unsupported``, ``invalid`` or ``open``."""
+    """``found``, ``at-limit`` (at least ``agents``), ``unsupported``, ``invalid`` or ``open``.
+
+    Where one number alone was asked about, also ``below`` and, missed by no more than the phase is
+    unsure, ``unclear``."""
     first_failing: int | None
     limited_by: tuple[str, ...]
     """Limits missed at ``first_failing``, or ``search limit``."""
@@ -94,6 +97,8 @@ class Capacity:
         return {
             "at-limit": f"≥ {self.agents}",
             "unsupported": "0 (not supported)",
+            "below": f"< {self.first_failing}",
+            "unclear": f"about {self.agents}",
             "invalid": "invalid",
             "open": f"not finished ({self.agents} passed)",
         }.get(self.status, str(self.agents))
