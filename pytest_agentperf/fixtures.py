@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
 from pytest_agentperf.records import Event
-from pytest_agentperf.session import SESSION, USAGE, XDIST, read_text
+from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
 from pytest_agentperf.settings import Settings
 
 __all__ = [
@@ -32,11 +32,13 @@ __all__ = [
 
 
 @contextmanager
-def _ends_session() -> Generator[None]:
+def _ends_session(session: Session | None = None) -> Generator[None]:
     """End the session at once, with one line, when the user has to act."""
     try:
         yield
     except (ConfigError, EndpointError, LoadError) as wrong:
+        if session is not None and isinstance(wrong, EndpointError):
+            session.down = str(wrong)
         _leave(str(wrong))
 
 
@@ -100,8 +102,9 @@ def agentperf_endpoint(
     del agentperf_dataset  # a wrong dataset is told before a server is started or asked
     from pytest_agentperf.preflight import check_models, connect  # noqa: PLC0415 the same
 
-    models = pytestconfig.stash[SESSION].models
-    with _ends_session():
+    session = pytestconfig.stash[SESSION]
+    models = session.models
+    with _ends_session(session):
         info = connect(agentperf_settings.endpoint or "", tuple(models.specs))
         try:
             check_models(info, tuple(models.specs))
@@ -154,8 +157,9 @@ async def agentperf(
         hosts=agentperf_hosts,
     )
     with ExitStack() as open_:
-        with _ends_session():
+        with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
+            _accept_baseline(session, agentperf_settings, inputs)
             earlier = _earlier(agentperf_settings, session.models, inputs)
             for spec in session.models.specs.values():
                 await check_chat(agentperf_endpoint, spec, agentperf_settings)
@@ -199,10 +203,19 @@ def _earlier(settings: Settings, models: Any, inputs: Any) -> Any:
     return earlier
 
 
+def _accept_baseline(session: Session, settings: Settings, inputs: Any) -> None:
+    """Take the run to compare with, or refuse it before any load."""
+    if settings.baseline is None:
+        return
+    from pytest_agentperf.baseline import accept  # noqa: PLC0415 only when one is named
+
+    session.gate, session.models = accept(settings, session.models, inputs)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def capacity(agentperf: Any, slo: Any) -> Any:
+async def capacity(pytestconfig: pytest.Config, agentperf: Any, slo: Any) -> Any:
     """The greatest number of agents that meets this test's tier."""
-    with _ends_session():
+    with _ends_session(pytestconfig.stash[SESSION]):
         try:
             found = await agentperf.capacity(slo)
         except LoadError as broke:

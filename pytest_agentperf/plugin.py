@@ -175,6 +175,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash[SESSION]
     if config.option.collectonly or not any(map(_measures, items)):
         return
+    session.measured = True
     workeroutput: dict[str, object] | None = getattr(config, "workeroutput", None)
     if workeroutput is not None:
         session.measures_under_xdist = workeroutput["agentperf_measures"] = True
@@ -199,11 +200,21 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
     """Show, with every failure, how the capacity that it speaks of was found."""
-    report: Any = yield
     found: Any = getattr(item, "funcargs", {}).get("capacity")
     text = getattr(found, "explanation", None)
+    if call.when == "call" and text:
+        from pytest_agentperf.ending import add_properties  # noqa: PLC0415 only when a test measured
+
+        add_properties(item, found)
+    report: Any = yield
+    if report.failed and call.excinfo is not None:
+        from pytest_agentperf.ending import note_failure  # noqa: PLC0415 as above
+
+        note_failure(item, call.excinfo.value, measures=_measures(item))
     if report.when == "call" and report.failed and text:
         report.sections.append(("agentperf capacity", text))
     return report
@@ -226,15 +237,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     own = session.config.stash.get(SESSION, None)
     if own is not None and own.measures_under_xdist:
         session.exitstatus = USAGE
-    if own is None or own.folder is None:
+    if own is None or not own.measured:
         return
-    from pytest_agentperf.report import render_page  # noqa: PLC0415 only when a test measured
+    from pytest_agentperf.ending import finish  # noqa: PLC0415 only when a test measures
 
-    if own.bench is not None and own.bench.revised and not session.exitstatus:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    own.folder.close()
-    page = render_page(own.folder.bundle)
-    (own.folder.path / "report.html").write_text(page, encoding="utf-8")
+    finish(session, own)
 
 
 def pytest_terminal_summary(
@@ -250,7 +257,24 @@ def pytest_terminal_summary(
     terminalreporter.write_line(summary(own.folder.bundle, shutil.get_terminal_size().columns))
     for contradiction in own.bench.revised if own.bench is not None else ():
         terminalreporter.write_line(f"CONTRADICTED: {contradiction}", red=True)
+    if own.comparison is not None:
+        from pytest_agentperf.gate_text import comparison_table  # noqa: PLC0415 as above
+
+        width = shutil.get_terminal_size().columns
+        terminalreporter.write_line(comparison_table(own.comparison, width))
     terminalreporter.write_line(f"results: {own.folder.path}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print, last of all, what the session came to."""
+    own = config.stash.get(SESSION, None)
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if own is None or own.outcome is None or reporter is None:
+        return
+    from pytest_agentperf.ending import tell_ci  # noqa: PLC0415 only when a test measured
+
+    tell_ci(own, reporter)
+    reporter.write_line(own.outcome.line, red=bool(own.outcome.code), green=not own.outcome.code)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from pytest_agentperf.bench import Inputs, Models
-from pytest_agentperf.bundle import Bundle, ModelRun, read_bundle
+from pytest_agentperf.bundle import Bundle, read_bundle
 from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.settings import Settings, knobs, option_name
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
 
-__all__ = ["check_same", "read_run"]
+__all__ = ["check_same", "differs", "read_run", "spec_differences"]
 
 _MAY_DIFFER = frozenset(
     {
@@ -23,6 +23,8 @@ _MAY_DIFFER = frozenset(
         # Where results lie, how many load processes there are, what watches.
         "results", "resume", "workers", "meter", "metrics_url", "metrics_series", "idle_s",
         "client_check_s", "progress_s",
+        # What the results are held against.
+        "baseline", "gate", "noise", "compare_anyway", "ci_json",
         # Which phases are measured, not what a phase measures.
         "start_agents", "max_agents", "resolution", "max_hours",
     }
@@ -77,12 +79,12 @@ def check_same(run: Bundle, settings: Settings, models: Models, inputs: Inputs) 
 
 def _endpoint(run: Bundle, settings: Settings, inputs: Inputs) -> Iterator[str]:
     then, now = run.provenance, inputs.endpoint
-    yield from _differs("server", then.server, now.server)
-    yield from _differs("simulated", then.simulated, now.simulated)
+    yield from differs("server", then.server, now.server)
+    yield from differs("simulated", then.simulated, now.simulated)
     if now.simulated:  # the address is the system
-        yield from _differs("--agentperf-endpoint", run.settings.endpoint, settings.endpoint)
+        yield from differs("--agentperf-endpoint", run.settings.endpoint, settings.endpoint)
     if run.system is not None and inputs.system is not None:
-        yield from _differs("--agentperf-system", _hardware(run.system), _hardware(inputs.system))
+        yield from differs("--agentperf-system", _hardware(run.system), _hardware(inputs.system))
 
 
 def _hardware(system: System) -> str:
@@ -93,7 +95,7 @@ def _settings(then: Settings, now: Settings) -> Iterator[str]:
     for knob in knobs():
         if knob.name not in _MAY_DIFFER:
             values = getattr(then, knob.name), getattr(now, knob.name)
-            yield from _differs(option_name(knob.name), *values)
+            yield from differs(option_name(knob.name), *values)
 
 
 def _models(run: Bundle, models: Models, inputs: Inputs) -> Iterator[str]:
@@ -101,21 +103,22 @@ def _models(run: Bundle, models: Models, inputs: Inputs) -> Iterator[str]:
     for then in run.models:
         name = then.spec.model
         if name not in models.specs:
-            yield from _differs("--agentperf-model", name, ", ".join(models.specs))
+            yield from differs("--agentperf-model", name, ", ".join(models.specs))
             continue
-        yield from _spec(then, models.specs[name])
-        yield from _differs("dataset sha256", then.dataset.sha256, digest)
+        yield from spec_differences(then.spec, models.specs[name])
+        yield from differs("dataset sha256", then.dataset.sha256, digest)
 
 
-def _spec(run: ModelRun, now: ModelSpec) -> Iterator[str]:
+def spec_differences(then: ModelSpec, now: ModelSpec) -> Iterator[str]:
+    """Yield in what two specs of one model differ that a phase would show, with both values."""
     model = now.model
     for name in _SPEC:
-        yield from _differs(
-            f"{model}: {name}", _plain(getattr(run.spec, name)), _plain(getattr(now, name))
+        yield from differs(
+            f"{model}: {name}", _plain(getattr(then, name)), _plain(getattr(now, name))
         )
-    then, tiers = ({_limits(tier) for tier in spec.tiers} for spec in (run.spec, now))
-    if then != tiers:
-        yield from _differs(f"{model}: tiers", *map(_listed, (then - tiers, tiers - then)))
+    before, tiers = ({_limits(tier) for tier in spec.tiers} for spec in (then, now))
+    if before != tiers:
+        yield from differs(f"{model}: tiers", *map(_listed, (before - tiers, tiers - before)))
 
 
 def _limits(tier: SLOTier) -> SLOTier:
@@ -137,6 +140,7 @@ def _plain(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def _differs(name: str, then: Any, now: Any) -> Iterator[str]:
+def differs(name: str, then: Any, now: Any) -> Iterator[str]:
+    """Yield, where two values differ, what they are."""
     if then != now:
         yield f"{name} was {then!r} and is {now!r}"

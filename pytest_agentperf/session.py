@@ -1,6 +1,6 @@
 """What the plugin keeps over one session, shared by its hooks and its fixtures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,21 @@ class Session:
     folder: Any = None
     bench: Any = None
     measures_under_xdist: bool = False
+    measured: bool = False
+    """A test of this session measures."""
+    gate: Any = None
+    """`pytest_agentperf.gate.Gate`, when a run is named to compare with."""
+    down: str | None = None
+    """Why the endpoint cannot be used."""
+    missed: list[str] = field(default_factory=list[str])
+    """Tests that failed by what they measured."""
+    unmeasured: list[str] = field(default_factory=list[str])
+    """Tests without an answer, and why."""
+    others_failed: bool = False
+    """A test failed that measures nothing."""
+    outcome: Any = None
+    """`pytest_agentperf.outcome.Outcome`, at the end of a session that measured."""
+    comparison: Any = None
 
 
 SESSION = pytest.StashKey[Session]()

@@ -41,6 +41,27 @@ class Settings:
     resume: str | None = _knob(
         None, "earlier run to go on with: its folder, or its name in the folder of results"
     )
+    baseline: str | None = _knob(
+        None,
+        "run to compare with: its bundle.json, its folder, or a folder of runs, whose last "
+        "conformant one counts",
+    )
+    gate: str = _knob(
+        "search",
+        "what is measured for the comparison: search finds every capacity anew; verify measures "
+        "only the baseline's capacities, a phase each",
+        choices=("search", "verify"),
+    )
+    noise: str | None = _knob(
+        None, "measured noise, made by pytest_agentperf.noise; else noise.json beside the baseline"
+    )
+    compare_anyway: bool = _knob(
+        False,  # noqa: FBT003 a default
+        "compare with a baseline of another system, model, dataset, settings or client; marked",
+    )
+    ci_json: str | None = _knob(
+        None, "file for the outcome as one line of JSON; - writes it to the terminal"
+    )
     max_hours: float = _knob(
         0.0, "begin no phase after so many hours of the run's own time; 0 sets no limit"
     )
@@ -230,6 +251,13 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
             f"--agentperf-max-agents {settings.max_agents} is below --agentperf-start-agents "
             f"{settings.start_agents}; raise the one or lower the other"
         )
+    needing = {"gate": "search", "noise": None, "compare_anyway": False}
+    for name, default in needing.items():
+        if settings.baseline is None and getattr(settings, name) != default:
+            raise ConfigError(
+                f"{option_name(name)} {getattr(settings, name)} needs a run to compare with; give "
+                "--agentperf-baseline RUN"
+            )
     return settings
 
 

@@ -1,0 +1,78 @@
+"""The end of a session in pytest's terms: which tests have no answer, exit codes, properties."""
+
+from typing import Any
+
+import pytest
+
+from pytest_agentperf.bench import HoursOverError, InvalidPhaseError
+from pytest_agentperf.errors import LoadError
+from pytest_agentperf.gate import end, tell
+from pytest_agentperf.gate_text import properties
+from pytest_agentperf.report import render_page
+from pytest_agentperf.session import SESSION, Session
+
+__all__ = ["add_properties", "finish", "note_failure", "tell_ci"]
+
+_NO_ANSWER = ("INVALID,", "NOT FINISHED,")
+_OVERRULED = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+
+
+def add_properties(item: pytest.Item, capacity: Any) -> None:
+    """Put a tier's answer into the test's JUnit entry, with its comparison where there is one."""
+    own = item.config.stash[SESSION]
+    compared = own.gate.compare(own.folder.bundle) if own.gate is not None and own.folder else None
+    item.user_properties.extend(properties(capacity, compared))
+
+
+def note_failure(item: pytest.Item, raised: BaseException, *, measures: bool) -> None:
+    """Keep apart what missed its tier, what has no answer, and what measures nothing."""
+    own = item.config.stash[SESSION]
+    text = str(raised)
+    if not measures:
+        own.others_failed = True
+    elif isinstance(raised, InvalidPhaseError | HoursOverError | LoadError) or text.startswith(
+        _NO_ANSWER
+    ):
+        own.unmeasured.append(f"{item.name}: {text}")
+    elif not isinstance(raised, pytest.exit.Exception):
+        own.missed.append(_said(item, raised))
+
+
+def _said(item: pytest.Item, raised: BaseException) -> str:
+    found: Any = getattr(item, "funcargs", {}).get("capacity")
+    text = getattr(found, "explanation", "") or str(raised)
+    return f"{item.name}: {text.splitlines()[0] if text else type(raised).__name__}"
+
+
+def finish(session: pytest.Session, own: Session) -> None:
+    """Write the stand-alone report beside the bundle, and name the exit code."""
+    if own.folder is not None:
+        if own.bench is not None and own.bench.revised and not session.exitstatus:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            own.missed += own.bench.revised
+        own.folder.close()
+        page = render_page(own.folder.bundle)
+        (own.folder.path / "report.html").write_text(page, encoding="utf-8")
+    if own.down is None and session.exitstatus not in _OVERRULED:
+        return
+    own.outcome, own.comparison = end(
+        own.gate,
+        own.folder,
+        missed=own.missed,
+        unmeasured=own.unmeasured,
+        down=own.down,
+        wanted=own.settings.baseline is not None,
+    )
+    if not own.others_failed and own.outcome.code:
+        session.exitstatus = own.outcome.code
+
+
+def tell_ci(own: Session, reporter: Any) -> None:
+    """Tell a CI what the session came to."""
+    tell(
+        own.outcome,
+        own.comparison,
+        own.folder,
+        ci_json=own.settings.ci_json,
+        write_line=reporter.write_line,
+    )

@@ -1,0 +1,152 @@
+"""What a session came to: one cause, one exit code, and one line for whoever is called at night."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_agentperf import words
+from pytest_agentperf.change import CAPACITY
+from pytest_agentperf.compare import Comparison, Row
+
+__all__ = [
+    "INVALID",
+    "MISSED",
+    "UNREACHABLE",
+    "Cause",
+    "Facts",
+    "Outcome",
+    "change_text",
+    "interval_text",
+    "outcome",
+    "row_text",
+]
+
+MISSED = 1
+"""pytest's own code of failed tests: a tier was missed, or a figure regressed."""
+INVALID = 10
+"""Nothing can be said: a phase could not be trusted, or a figure is missing."""
+UNREACHABLE = 11
+"""The endpoint was down or cannot be used."""
+
+Cause = Literal[
+    "passed",
+    "server regressed",
+    "slo missed",
+    "client too slow",
+    "endpoint down",
+    "no answer",
+    "not comparable",
+    "unclear",
+]
+_CLIENT = ("client ", "schedule slip", "simulator late steps")
+_STOPPED = "the endpoint stopped answering"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a session knows at its end."""
+
+    missed: Sequence[str] = ()
+    """Tests that measure and failed by what they measured."""
+    unmeasured: Sequence[str] = ()
+    """Tests without an answer, and why."""
+    down: str | None = None
+    """Why the endpoint cannot be used."""
+    invalid: Sequence[str] = ()
+    """Reasons of phases that cannot be trusted, ``CHECK: TEXT``."""
+    comparison: Comparison | None = None
+    lost: str | None = None
+    """Why a comparison that was asked for could not be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of a session."""
+
+    cause: Cause
+    code: int
+    line: str
+
+
+def outcome(facts: Facts) -> Outcome:
+    """Return what a session came to; what is certain about the server comes before gaps."""
+    compared = facts.comparison
+    if facts.down is not None:
+        return _outcome("endpoint down", UNREACHABLE, facts.down)
+    if compared is not None and compared.of("regressed"):
+        rows = sorted(compared.of("regressed"), key=lambda row: row.figure is CAPACITY)
+        more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        return _outcome("server regressed", MISSED, f"{row_text(rows[0])}{more}")
+    if facts.missed:
+        return _outcome("slo missed", MISSED, "; ".join(facts.missed))
+    if facts.unmeasured:
+        return _no_answer(facts)
+    return _compared(facts)
+
+
+def _no_answer(facts: Facts) -> Outcome:
+    stopped = [reason for reason in facts.invalid if _STOPPED in reason]
+    if stopped:
+        return _outcome("endpoint down", UNREACHABLE, stopped[0])
+    late = [reason for reason in facts.invalid if reason.startswith(_CLIENT)]
+    if late:
+        said = f"{late[0]}; this says nothing of the server"
+        return _outcome("client too slow", INVALID, said)
+    return _outcome("no answer", INVALID, facts.unmeasured[0])
+
+
+def _compared(facts: Facts) -> Outcome:
+    compared = facts.comparison
+    if facts.lost is not None:
+        return _outcome("not comparable", INVALID, facts.lost)
+    if compared is None:
+        return _outcome("passed", 0, "every tier carries what was asked")
+    gaps = compared.of("not comparable")
+    if gaps or not compared.rows:
+        said = "; ".join(row.reason for row in gaps) or "nothing was measured that could be"
+        return _outcome("not comparable", INVALID, said)
+    if compared.verdict == "unclear":
+        return _outcome("unclear", INVALID, "no figure is sure enough to tell; measure the noise")
+    unclear = len(compared.of("unclear"))
+    rest = f", {unclear} unclear" if unclear else ""
+    figures = len(compared.rows) - unclear
+    said = f"nothing regressed against {compared.baseline}: {figures} figures held{rest}"
+    return _outcome("passed", 0, said)
+
+
+def row_text(row: Row) -> str:
+    """Return ``P25 output speed at 40 agents 22.3 -> 21.1 tok/s (−5.2 %, −6.8 to −3.5 %)``."""
+    figure = row.figure
+    where = f" at {row.agents} agents" if row.agents is not None else f" of {row.tiers[0]}"
+    if row.labels is not None:
+        values = " -> ".join(row.labels)
+    else:
+        values = " -> ".join(
+            words.number(reading.value) if reading else "missing"
+            for reading in (row.before, row.now)
+        )
+    changed = f" ({change_text(row)}, {interval_text(row)})" if row.change is not None else ""
+    reason = f": {row.reason}" if row.reason else ""
+    return f"{figure.title}{where} {values} {figure.unit}{changed}{reason}"
+
+
+def change_text(row: Row) -> str:
+    """Return ``−5.2 %``; ``-`` where there is no change to tell."""
+    return "-" if row.change is None else f"{_percent(row.change.ratio)} %"
+
+
+def interval_text(row: Row) -> str:
+    """Return ``−6.8 to −3.5 %``; ``-`` where there is none."""
+    if row.change is None:
+        return "-"
+    return f"{_percent(row.change.low)} to {_percent(row.change.high)} %"
+
+
+def _percent(ratio: float) -> str:
+    if ratio in {float("inf"), float("-inf")}:
+        return "∞"
+    return f"{ratio * 100:+.1f}".replace("-", "−")
+
+
+def _outcome(cause: Cause, code: int, said: str) -> Outcome:
+    return Outcome(cause=cause, code=code, line=f"{cause.upper()}: {' '.join(said.split())}")
