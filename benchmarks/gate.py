@@ -1,0 +1,275 @@
+"""Does the gate catch what it must, and hold its tongue otherwise? Full phases, virtual time.
+
+    python -m benchmarks.gate measure same        # and every other case; half an hour in all
+    python -m benchmarks.gate judge               # writes tests/data/study/gate.json
+
+*measure* runs phases of one case, each with a seed of its own, at the numbers of agents that a
+baseline found as its capacities, and keeps their figures in a cache; what it has it does not
+measure again. *judge* compares them as the gate does: the spread comes from ten repeats with seeds
+that are used for nothing else.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.shapes import DATASET, QUIET, SHAPES
+from pytest_agentperf.change import (
+    SPEED,
+    THROUGHPUT,
+    TTFT,
+    Change,
+    Figure,
+    Reading,
+    Verdict,
+    by_intervals,
+    by_pairs,
+    by_spread,
+    verdict_of,
+)
+from pytest_agentperf.inside import intervals
+from pytest_agentperf.metrics import summarize
+from pytest_agentperf.settings import Settings
+from tests.simulated import planned, simulated_phase
+
+__all__ = ["CASES", "main"]
+
+OUT = Path("tests/data/study/gate.json")
+REPEATS = range(1, 11)
+SHOWN = (SPEED, TTFT, THROUGHPUT)
+
+CAPACITIES = {"small": (5,), "smooth": (12, 40), "cliff": (38,)}
+"""Agents that verify asks for. ``cliff``: just below where it thrashes, which moves by seed."""
+CASES: dict[str, dict[str, dict[str, str]]] = {
+    "decode": {
+        "small": {"step_overhead_s=0.012": "step_overhead_s=0.0126",
+                  "sequence_overhead_s=0.006": "sequence_overhead_s=0.0063"},
+        "smooth": {"step_overhead_s=0.004": "step_overhead_s=0.0042",
+                   "sequence_overhead_s=0.001": "sequence_overhead_s=0.00105"},
+    },
+    "kv": {"cliff": {"kv_capacity_tokens=900000": "kv_capacity_tokens=810000"}},
+    "prefill": {
+        "small": {"flops_per_token=1e11": "flops_per_token=2e11"},
+        "smooth": {"flops_per_token=2e10": "flops_per_token=4e10"},
+    },
+    "decode-3": {
+        "small": {"step_overhead_s=0.012": "step_overhead_s=0.01236",
+                  "sequence_overhead_s=0.006": "sequence_overhead_s=0.00618"},
+        "smooth": {"step_overhead_s=0.004": "step_overhead_s=0.00412",
+                   "sequence_overhead_s=0.001": "sequence_overhead_s=0.00103"},
+    },
+    "same": {shape: {} for shape in CAPACITIES},
+}  # fmt: skip
+"""What differs from the baseline's system."""
+SEEDS: dict[str, range] = {"same": range(1, 62), "decode-3": range(11, 27)}
+"""Of ``same``: 1-10 for the spread, 11-61 for fifty comparisons; pairs share seeds."""
+_OTHERS = range(101, 111)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One phase."""
+
+    case: str
+    shape: str
+    agents: int
+    seed: int
+
+    @property
+    def deployment(self) -> str:
+        """The simulator's address, as the case changes it."""
+        address = SHAPES[self.shape]
+        for old, new in CASES[self.case][self.shape].items():
+            if old not in address:
+                raise ValueError(f"{self}: {old} is not in {address}")
+            address = address.replace(old, new)
+        return f"{address}&{QUIET}"
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Measure one phase; return its figures with their intervals."""
+    settings = Settings(seed=task.seed, max_phase_s=100_000)
+    dataset = planned(DATASET, settings)
+    seen = asyncio.run(
+        simulated_phase(task.deployment, dataset, settings, task.agents, run=f"r{task.seed}")
+    )
+    metrics = summarize(seen)
+    found = {name: asdict(interval) for name, interval in intervals(seen).items()}
+    return asdict(task) | {
+        "window_s": metrics.window_s,
+        "error_ratio": metrics.error_ratio,
+        "cached_ratio": metrics.cached_ratio,
+        "intervals": found,
+    }
+
+
+def tasks(case: str, shape: str, agents: int) -> list[Task]:
+    """Return all phases of a case at one number of agents."""
+    return [Task(case, shape, agents, seed) for seed in SEEDS.get(case, _OTHERS)]
+
+
+def measure(todo: list[Task], cache: Path, processes: int) -> None:
+    """Measure what the cache does not hold."""
+    known = {(r["case"], r["shape"], r["agents"], r["seed"]) for r in rows(cache)}
+    todo = [t for t in todo if (t.case, t.shape, t.agents, t.seed) not in known]
+    with ProcessPoolExecutor(processes) as pool, cache.open("a") as out:
+        for row in pool.map(run, todo):
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+
+
+def rows(cache: Path) -> list[dict[str, Any]]:
+    """Return what has been measured."""
+    return [json.loads(x) for x in cache.read_text().splitlines()] if cache.exists() else []
+
+
+Row = dict[str, Any]
+
+
+def judge(found: Sequence[Row]) -> dict[str, Any]:
+    """Compare as the gate does, by the spread of repeats and by the phases' own intervals."""
+    by: dict[tuple[str, str, int], dict[int, Row]] = {}
+    for row in found:
+        by.setdefault((row["case"], row["shape"], row["agents"]), {})[row["seed"]] = row
+    loads = sorted({(shape, agents) for _, shape, agents in by})
+    return {
+        "made_by": "python -m benchmarks.gate measure CASE, and judge",
+        "dataset": DATASET,
+        "phases": len(found),
+        "spread": {
+            f"{shape} {agents}": {
+                figure.name: stdev(math.log(v) for v in _repeats(by["same", shape, agents], figure))
+                for figure in SHOWN
+            }
+            for shape, agents in loads
+        },
+        "same": [_same(by, shape, agents) for shape, agents in loads],
+        "changed": [
+            _changed(by, case, shape, agents)
+            for case, shape, agents in sorted(by)
+            if case not in {"same", "decode-3"}
+        ],
+        "pairs": [
+            _pairs(by, shape, agents) for case, shape, agents in sorted(by) if case == "decode-3"
+        ],
+    }
+
+
+def _repeats(rows: dict[int, Row], figure: Figure) -> list[float]:
+    return [_reading(rows[seed], figure).value for seed in REPEATS]
+
+
+def _reading(row: Row, figure: Figure) -> Reading:
+    found = row["intervals"][figure.name]
+    return Reading(value=found["estimate"], low=found["low"], high=found["high"], n=found["n"])
+
+
+def _verdicts(before: Row, now: Row, repeats: dict[int, Row], how: str) -> dict[str, Verdict]:
+    found: dict[str, Verdict] = {}
+    for figure in SHOWN:
+        then, here = _reading(before, figure), _reading(now, figure)
+        if how == "repeats":
+            change = by_spread(then, here, _repeats(repeats, figure), figures=len(SHOWN))
+        else:
+            change = by_intervals(then, here, figures=len(SHOWN))
+        found[figure.name] = verdict_of(figure, change)
+    return found
+
+
+def _counted(pairs: Sequence[tuple[Row, Row]], repeats: dict[int, Row]) -> Row:
+    """Return how often each verdict was given, by both sources of intervals."""
+    told: Row = {"comparisons": len(pairs)}
+    for how in ("repeats", "intervals"):
+        each = [_verdicts(before, now, repeats, how) for before, now in pairs]
+        told[how] = {
+            "regressed": sum("regressed" in e.values() for e in each),
+            "by_figure": {f.name: Counter(e[f.name] for e in each) for f in SHOWN},
+        }
+    return told
+
+
+def _same(by: dict[tuple[str, str, int], dict[int, Row]], shape: str, agents: int) -> Row:
+    rows = by["same", shape, agents]
+    seeds = sorted(seed for seed in rows if seed not in REPEATS)
+    pairs = [(rows[a], rows[b]) for a, b in pairwise(seeds)]
+    return {"shape": shape, "agents": agents} | _counted(pairs, rows)
+
+
+def _changed(
+    by: dict[tuple[str, str, int], dict[int, Row]], case: str, shape: str, agents: int
+) -> Row:
+    """Compare each phase of a changed system with the repeat of the same one that has its place."""
+    same = by["same", shape, agents]
+    others = [same[seed] for seed in sorted(same) if seed not in REPEATS]
+    changed = [row for _, row in sorted(by[case, shape, agents].items())]
+    ratios = {
+        f.name: fmean(_reading(r, f).value for r in changed) / fmean(_repeats(same, f)) - 1
+        for f in SHOWN
+    }
+    pairs = list(zip(others, changed, strict=False))
+    head = {"case": case, "shape": shape, "agents": agents, "change": ratios}
+    return head | _counted(pairs, same)
+
+
+def _pairs(by: dict[tuple[str, str, int], dict[int, Row]], shape: str, agents: int) -> Row:
+    """Compare in pairs of one seed, as ``ab`` does: four, eight and sixteen pairs."""
+    same, other = by["same", shape, agents], by["decode-3", shape, agents]
+    told: Row = {"shape": shape, "agents": agents}
+    for many in (4, 8, 16):
+        groups = [sorted(other)[i : i + many] for i in range(0, len(other) - many + 1, many)]
+        found: list[Change] = []
+        alike: list[Change] = []
+        for seeds in groups:
+            values = [
+                (_reading(same[s], SPEED).value, _reading(other[s], SPEED).value) for s in seeds
+            ]
+            found.append(by_pairs(values))
+            control = [
+                (a, _reading(same[s + 20], SPEED).value)
+                for s, (a, _) in zip(seeds, values, strict=True)
+            ]
+            alike.append(by_pairs(control))
+        told[f"{many} pairs"] = {
+            "comparisons": len(found),
+            "regressed": sum(verdict_of(SPEED, c) == "regressed" for c in found),
+            "change": [[c.ratio, c.low, c.high] for c in found],
+            "regressed_without_a_change": sum(verdict_of(SPEED, c) == "regressed" for c in alike),
+        }
+    return told
+
+
+def main() -> None:
+    """Measure or judge."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("what", choices=("measure", "judge"))
+    parser.add_argument("case", nargs="?", choices=CASES)
+    parser.add_argument("shape", nargs="*")
+    parser.add_argument("--cache", type=Path, default=Path("gate-phases.jsonl"))
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--agents", type=int, help="of these phases alone")
+    parser.add_argument("--seeds", type=int, default=100, help="of a case, so many")
+    asked = parser.parse_args()
+    if asked.what == "judge":
+        OUT.write_text(json.dumps(judge(rows(asked.cache)), indent=1) + "\n")
+        return
+    todo = [
+        t
+        for shape in asked.shape or CASES[asked.case]
+        for agents in CAPACITIES[shape]
+        for t in tasks(asked.case, shape, agents)[: asked.seeds]
+        if asked.agents in {None, agents}
+    ]
+    measure(todo, asked.cache, asked.processes)
+
+
+if __name__ == "__main__":
+    main()
