@@ -165,8 +165,8 @@ def verdict_of(figure: Figure, change: Change) -> Verdict:
         return "regressed"
     if better and large:
         return "improved"
-    seen = math.log1p(figure.visible_ratio)
-    alike = math.log1p(change.low) >= -seen and math.log1p(change.high) <= seen
+    seen = 1 + figure.visible_ratio
+    alike = 1 + change.low >= 1 / seen and 1 + change.high <= seen
     return "unchanged" if alike else "unclear"
 
 

@@ -1,0 +1,93 @@
+"""What a CI is told."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_agentperf.bundle import RunFolder
+from pytest_agentperf.gate import Gate, end, tell
+from pytest_agentperf.gate_text import comparison_table, properties
+from tests.gated import run
+
+GATE = Gate(baseline=run(), noise=None, differences=("mode was 'a' and is 'b'",))
+QUIET = {"missed": [], "unmeasured": [], "down": None, "wanted": True}
+
+
+def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, run("now", speed=90.0))
+    found, comparison = end(GATE, folder, **QUIET)  # pyright: ignore[reportArgumentType] keywords
+    said: list[str] = []
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n", "utf-8")
+    tell(
+        found,
+        comparison,
+        folder,
+        ci_json=str(tmp_path / "out.json"),
+        environ={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)},
+        write_line=said.append,
+    )
+    assert said[0].startswith("::error title=agentperf::SERVER REGRESSED: P25 output speed")
+    assert "(−10.0 %25, " in said[0]
+    assert said[1].startswith("::error title=agentperf::regressed: P25 output speed at 35 agents")
+    text = summary.read_text("utf-8")
+    assert text.startswith("before\n## agentperf\n\n**SERVER REGRESSED")
+    assert "| P25 output speed, tok/s | 35 | 100 | 90 | −10.0 % |" in text
+    assert "- compared anyway: mode was 'a' and is 'b'" in text
+    line = (tmp_path / "out.json").read_text("utf-8")
+    assert line.count("\n") == 1
+    told = json.loads(line)
+    assert (told["cause"], told["exit_code"]) == ("server regressed", 1)
+    assert told["capacities"][0]["agents"] == 35
+    assert told["comparison"]["verdict"] == "regressed"
+    kept = json.loads((folder.path / "comparison.json").read_bytes())
+    assert kept["baseline"] == "baseline"
+    folder.close()
+
+
+def test_elsewhere_one_line_of_json_goes_to_the_terminal() -> None:
+    found, comparison = end(None, None, missed=[], unmeasured=[], down="no answer", wanted=False)
+    said: list[str] = []
+    tell(found, comparison, None, ci_json="-", environ={}, write_line=said.append)
+    (line,) = said
+    assert json.loads(line) == {
+        "cause": "endpoint down",
+        "exit_code": 11,
+        "line": "ENDPOINT DOWN: no answer",
+        "run": None,
+        "results": None,
+        "capacities": [],
+        "comparison": None,
+    }
+
+
+def test_a_job_without_a_fault_is_told_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, run("now"))
+    found, comparison = end(GATE, folder, **QUIET)  # pyright: ignore[reportArgumentType] keywords
+    said: list[str] = []
+    environ = {"GITHUB_ACTIONS": "true"}
+    tell(found, comparison, folder, ci_json=None, environ=environ, write_line=said.append)
+    assert [line.partition(" ")[0] for line in said] == ["::notice"]
+    folder.close()
+
+
+def test_a_comparison_that_was_asked_for_and_not_made_is_no_pass() -> None:
+    found, _ = end(None, None, missed=[], unmeasured=[], down=None, wanted=True)
+    assert (found.cause, found.code) == ("not comparable", 10)
+
+
+def test_the_table_marks_what_was_compared_anyway() -> None:
+    found = replace(GATE.compare(run("now")), differences=("seed was 1 and is 2",))
+    text = comparison_table(found, 100)
+    assert "COMPARED ANYWAY: seed was 1 and is 2" in text
+    assert "Intervals: the searches' intervals; intervals inside the phases" in text
+
+
+def test_properties_of_a_test() -> None:
+    now = run("now")
+    said = dict(properties(now.capacities[0], GATE.compare(now)))
+    assert said["agentperf_capacity"] == 35
+    assert said["agentperf_interval"] == "35"
+    assert said["agentperf_status"] == "found"
+    assert str(said["agentperf_gate_capacity"]).startswith("unchanged: capacity of slo-1 35 -> 35")
+    assert str(said["agentperf_gate_ttft_s.p95"]).startswith("unchanged: P95 TTFT at 35 agents")

@@ -1,0 +1,68 @@
+"""One cause, one exit code, one line."""
+
+import pytest
+
+from pytest_agentperf.compare import compare
+from pytest_agentperf.outcome import Facts, outcome
+from tests.gated import run
+
+LATE = "client loop lag p95: the load generator was late itself: give it more cores"
+STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row failed"
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "line"),
+    [
+        (Facts(), 0, "PASSED: every tier carries what was asked"),
+        (
+            Facts(comparison=compare(run(), run("now"))),
+            0,
+            "PASSED: nothing regressed against baseline: 4 figures held",
+        ),
+        (
+            Facts(comparison=compare(run(), run(speed=95.0)), missed=["slo-1"]),
+            1,
+            "SERVER REGRESSED: P25 output speed at 35 agents 100 -> 95 tok/s (−5.0 %, ",
+        ),
+        (Facts(missed=["test_it[m-t]: 'm t' carries 3"]), 1, "SLO MISSED: test_it[m-t]: 'm t'"),
+        (Facts(unmeasured=["INVALID"], invalid=[LATE]), 10, f"CLIENT TOO SLOW: {LATE}; this says"),
+        (Facts(unmeasured=["INVALID"], invalid=[STOPPED]), 11, f"ENDPOINT DOWN: {STOPPED}"),
+        (Facts(unmeasured=["NOT FINISHED: go on"]), 10, "NO ANSWER: NOT FINISHED: go on"),
+        (Facts(down="endpoint X does not answer"), 11, "ENDPOINT DOWN: endpoint X does not"),
+        (Facts(lost="nothing was compared"), 10, "NOT COMPARABLE: nothing was compared"),
+        (
+            Facts(comparison=compare(run(), run(speed=None))),
+            10,
+            "NOT COMPARABLE: this run has no P25 output speed at 35 agents",
+        ),
+        (
+            Facts(comparison=compare(run(), run(status="below"))),
+            1,
+            "SERVER REGRESSED: capacity of slo-1 35 -> ",
+        ),
+    ],
+    ids=[
+        "no baseline",
+        "nothing regressed",
+        "a regression before a missed test",
+        "a missed tier",
+        "a slow client",
+        "a server that went away",
+        "not finished",
+        "a dead endpoint",
+        "no comparison",
+        "a missing figure",
+        "a capacity that does not hold",
+    ],
+)
+def test_outcome(facts: Facts, code: int, line: str) -> None:
+    found = outcome(facts)
+    assert found.code == code
+    assert found.line.startswith(line)
+    assert "\n" not in found.line
+
+
+def test_unclear_alone_is_not_a_pass() -> None:
+    compared = compare(run(sure=False), run(sure=False, capacity=(33, 20, 50)))
+    found = outcome(Facts(comparison=compared))
+    assert (found.cause, found.code) == ("unclear", 10)
