@@ -57,7 +57,7 @@ CAPACITY = Figure(
 )
 SPEED = Figure(
     name="output_speed_tok_per_s.p25",
-    title="P25 output speed",
+    title="P25 speed",
     unit="tok/s",
     higher_is_better=True,
     visible_ratio=0.1,
@@ -74,8 +74,8 @@ THROUGHPUT = Figure(
 )
 ENERGY = Figure(
     name="energy_j_per_token",
-    title="energy per token",
-    unit="J",
+    title="energy",
+    unit="J/token",
     higher_is_better=False,
     visible_ratio=0.1,
 )

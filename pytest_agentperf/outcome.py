@@ -115,7 +115,7 @@ def _compared(facts: Facts) -> Outcome:
 
 
 def row_text(row: Row) -> str:
-    """Return ``P25 output speed at 40 agents 22.3 -> 21.1 tok/s (−5.2 %, −6.8 to −3.5 %)``."""
+    """Return ``P25 speed at 40 agents 22.3 -> 21.1 tok/s (−5.2 %, −6.8 to −3.5 %)``."""
     figure = row.figure
     where = f" at {row.agents} agents" if row.agents is not None else f" of {row.tiers[0]}"
     if row.labels is not None:
@@ -145,7 +145,7 @@ def interval_text(row: Row) -> str:
 def _percent(ratio: float) -> str:
     if ratio in {float("inf"), float("-inf")}:
         return "∞"
-    return f"{ratio * 100:+.1f}".replace("-", "−")
+    return f"{round(ratio * 100, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _outcome(cause: Cause, code: int, said: str) -> Outcome:

@@ -9,7 +9,7 @@ from pytest_agentperf.normalize import Capacity, Normalized
 
 __all__ = ["normalized_table", "table"]
 
-_LEFT = frozenset({"Tier", "Limited by", "Per", "Not given"})
+_LEFT = frozenset({"Tier", "Limited by", "Per", "Not given", "Figure", "Verdict"})
 _UNITS = {
     "per_accelerator": "accelerator",
     "per_system": "system",

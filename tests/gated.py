@@ -25,7 +25,7 @@ def _interval(value: float, half_ratio: float) -> Interval:
     )
 
 
-def run(
+def run(  # noqa: PLR0913 one for each thing that may differ
     name: str = "baseline",
     *,
     speed: float | None = 100.0,

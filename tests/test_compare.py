@@ -52,8 +52,8 @@ def test_energy_that_neither_could_measure_is_not_asked_for() -> None:
 @pytest.mark.parametrize(
     ("now", "reason"),
     [
-        (run(speed=None), "this run has no P25 output speed at 35 agents"),
-        (run(watts=None), "this run has no energy per token at 35 agents"),
+        (run(speed=None), "this run has no P25 speed at 35 agents"),
+        (run(watts=None), "this run has no energy at 35 agents"),
         (run(agents=34), "the two runs have no valid full phase with equal agents"),
         (run(invalid=True), "the two runs have no valid full phase with equal agents"),
         (run(status="invalid"), "this run has no answer for slo-1: invalid"),

@@ -27,12 +27,12 @@ def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
         environ={"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)},
         write_line=said.append,
     )
-    assert said[0].startswith("::error title=agentperf::SERVER REGRESSED: P25 output speed")
+    assert said[0].startswith("::error title=agentperf::SERVER REGRESSED: P25 speed")
     assert "(−10.0 %25, " in said[0]
-    assert said[1].startswith("::error title=agentperf::regressed: P25 output speed at 35 agents")
+    assert said[1].startswith("::error title=agentperf::regressed: P25 speed at 35 agents")
     text = summary.read_text("utf-8")
     assert text.startswith("before\n## agentperf\n\n**SERVER REGRESSED")
-    assert "| P25 output speed, tok/s | 35 | 100 | 90 | −10.0 % |" in text
+    assert "| P25 speed, tok/s | 35 | 100 | 90 | −10.0 % |" in text
     assert "- compared anyway: mode was 'a' and is 'b'" in text
     line = (tmp_path / "out.json").read_text("utf-8")
     assert line.count("\n") == 1

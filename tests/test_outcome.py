@@ -22,7 +22,7 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
         (
             Facts(comparison=compare(run(), run(speed=95.0)), missed=["slo-1"]),
             1,
-            "SERVER REGRESSED: P25 output speed at 35 agents 100 -> 95 tok/s (−5.0 %, ",
+            "SERVER REGRESSED: P25 speed at 35 agents 100 -> 95 tok/s (−5.0 %, ",
         ),
         (Facts(missed=["test_it[m-t]: 'm t' carries 3"]), 1, "SLO MISSED: test_it[m-t]: 'm t'"),
         (Facts(unmeasured=["INVALID"], invalid=[LATE]), 10, f"CLIENT TOO SLOW: {LATE}; this says"),
@@ -33,7 +33,7 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
         (
             Facts(comparison=compare(run(), run(speed=None))),
             10,
-            "NOT COMPARABLE: this run has no P25 output speed at 35 agents",
+            "NOT COMPARABLE: this run has no P25 speed at 35 agents",
         ),
         (
             Facts(comparison=compare(run(), run(status="below"))),

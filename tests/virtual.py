@@ -35,8 +35,9 @@ class Scripted:
     So n agents get 50 tokens in 0.5 n s after the first: 100 / n tok/s.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, token_s: float = _TOKEN_S) -> None:
         self._time = VirtualTime()
+        self.token_s = token_s
         self.clock = self._time.clock
         self.open = 0
         """Connections that are open."""
@@ -71,7 +72,7 @@ class _Connection:
                 await asyncio.sleep(FIRST_S)
                 into.reads.append((now_ns(), _TOKEN))
                 for _ in range(TOKENS - 1):
-                    await asyncio.sleep(_TOKEN_S * self._endpoint.open)
+                    await asyncio.sleep(self._endpoint.token_s * self._endpoint.open)
                     into.reads.append((now_ns(), _TOKEN))
             into.reads.append((now_ns(), _LAST))
         except TimeoutError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_agentperf.outcome import INVALID, UNREACHABLE
 from tests.plugin.conftest import SHORT
 
 pytestmark = pytest.mark.e2e
@@ -98,7 +99,7 @@ def agentperf_settings(agentperf_settings, other_server):
     )
     project.makepyfile(CAPACITY_TEST)
     result = project.runpytest_subprocess(*SIM)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.ret == UNREACHABLE
     assert "does not serve model 'gpt-oss-120b'; did you mean 'gpt-oss-20b'?" in result.stdout.str()
 
 
@@ -114,6 +115,8 @@ def test_a_client_that_is_too_slow_is_invalid_not_failed(project: pytest.Pyteste
     result.stdout.fnmatch_lines(
         ["*INVALID, neither pass nor fail*", "*client loop lag p95: the load generator was late*"]
     )
+    assert result.ret == INVALID
+    assert result.outlines[-1].startswith("CLIENT TOO SLOW: client loop lag p95: ")
 
 
 def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
@@ -253,6 +256,8 @@ def agentperf_meters(agentperf_endpoint):
     result.stdout.fnmatch_lines(
         ["*INVALID, neither pass nor fail*", "*phase complete: the endpoint stopped answering*"]
     )
+    assert result.ret == UNREACHABLE
+    assert result.outlines[-1].startswith("ENDPOINT DOWN: phase complete: the endpoint stopped")
 
 
 def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
@@ -300,7 +305,7 @@ def test_a_server_without_usage_is_refused_without_a_tokenizer(project: pytest.P
     project.makeconftest(conftest.read_text("utf-8") + NO_USAGE)
     project.makepyfile(CAPACITY_TEST)
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.ret == UNREACHABLE
     assert "reports no usage when stream_options.include_usage is set" in result.stdout.str()
 
 
@@ -359,7 +364,7 @@ def test_the_first_chunk_cannot_be_judged_where_it_cannot_be_counted(
 ) -> None:
     project.makepyfile(CAPACITY_TEST)
     result = project.runpytest_subprocess(*SIM, *TWO_AGENTS, "--agentperf-speed=first-chunk")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.ret == UNREACHABLE
     assert "does not tell how many tokens its first chunk holds" in result.stdout.str()
 
 

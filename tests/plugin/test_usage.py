@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+from pytest_agentperf.outcome import UNREACHABLE
+
 CAPACITY_TEST = """
 def test_it(capacity, slo):
     assert capacity.agents >= slo.min_agents
@@ -142,7 +144,8 @@ def test_a_dead_endpoint_ends_the_session(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess(
         f"--endpoint=http://127.0.0.1:{port}/v1", "--model=gpt-oss-120b"
     )
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.ret == UNREACHABLE
+    assert result.outlines[-1].startswith(f"ENDPOINT DOWN: endpoint http://127.0.0.1:{port}/v1")
     assert f"endpoint http://127.0.0.1:{port}/v1 does not answer" in _said(result)
     assert "is the server up" in _said(result)
 

@@ -1,0 +1,196 @@
+"""``python -m pytest_agentperf.noise BASELINE``: how far repeats of one phase lie apart.
+
+It measures the baseline's capacities again and again, each time with another seed, under the
+baseline's own settings, and writes what the gate takes as its tolerance.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_agentperf import __version__
+from pytest_agentperf.baseline import read_baseline, verified_agents
+from pytest_agentperf.bench import Bench, Inputs, Models
+from pytest_agentperf.bundle import Bundle, PhaseResult
+from pytest_agentperf.change import ENERGY, SPEED, THROUGHPUT, TTFT
+from pytest_agentperf.compare import reading
+from pytest_agentperf.errors import AgentPerfError, ConfigError
+from pytest_agentperf.importers import load_dataset
+from pytest_agentperf.preflight import check_chat, check_models, connect, open_folder, open_meter
+from pytest_agentperf.records import Event
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode_noise
+
+__all__ = ["add_arguments", "main", "measure_noise", "run"]
+
+_FIGURES = (SPEED, TTFT, THROUGHPUT, ENERGY)
+_REPEATS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("baseline", help="bundle.json, run folder, or folder of runs")
+    parser.add_argument("--endpoint", help="where load goes; default: the baseline's endpoint")
+    parser.add_argument("--dataset", help="default: the baseline's; a private one must be named")
+    parser.add_argument("--repeats", type=int, default=_REPEATS, help=f"default: {_REPEATS}")
+    parser.add_argument(
+        "--agents", type=int, action="append", help="default: the capacity of every tier"
+    )
+    parser.add_argument("--out", type=Path, help="default: noise.json beside the baseline")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure and write; return the exit code: 0, or 4 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m pytest_agentperf.noise", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(given))
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Do what the parsed command line says."""
+    try:
+        baseline, path = read_baseline(asked.baseline)
+        settings = replace(
+            baseline.settings,
+            endpoint=asked.endpoint or baseline.settings.endpoint,
+            dataset=asked.dataset or baseline.settings.dataset,
+        )
+        agents = tuple(asked.agents or ())
+        noise = measure_noise(baseline, settings, repeats=asked.repeats, agents=agents, tell=_print)
+        out = asked.out or path.parent / "noise.json"
+        out.write_bytes(encode_noise(noise))
+    except (AgentPerfError, OSError) as wrong:
+        sys.stderr.write(f"error: {wrong}\n")
+        return 4
+    _print(f"noise: {out}")
+    return 0
+
+
+def measure_noise(
+    baseline: Bundle,
+    settings: Settings,
+    *,
+    repeats: int,
+    agents: tuple[int, ...] = (),
+    tell: Callable[[str], None],
+) -> Noise:
+    """Measure repeats of one phase, a run and a seed for each.
+
+    Args:
+        baseline: what its models and their tiers are taken from.
+        settings: the baseline's, with the endpoint and the dataset to measure with.
+        repeats: how many, at least `LEAST_REPEATS`.
+        agents: how many at once; the capacities of the baseline where there are none.
+        tell: is told of progress.
+
+    Raises:
+        ConfigError: too few repeats, or a phase that cannot be trusted.
+        EndpointError: the endpoint cannot be used.
+    """
+    if repeats < LEAST_REPEATS:
+        raise ConfigError(f"--repeats {repeats}: at least {LEAST_REPEATS} tell of a spread")
+    asked = {
+        run.spec.model: agents or _capacities(baseline, run.spec.model) for run in baseline.models
+    }
+    found: list[tuple[str, Sequence[PhaseResult]]] = []
+    for number in range(1, repeats + 1):
+        seeded = replace(settings, seed=settings.seed + number, baseline=None, gate="search")
+        found.append(asyncio.run(_repeat(baseline, seeded, asked, tell)))
+        tell(f"repeat {number} of {repeats}: run {found[-1][0]}")
+    phases = [phase for _, measured in found for phase in measured]
+    shas = {run.spec.model: run.dataset.sha256 for run in baseline.models}
+    return Noise(
+        schema=SCHEMA,
+        client=__version__,
+        endpoint=settings.endpoint or "",
+        runs=tuple(run for run, _ in found),
+        spreads=tuple(
+            Spread(
+                model=model,
+                agents=many,
+                dataset_sha256=shas[model],
+                figures=dict(_figures([p for p in phases if (p.model, p.agents) == (model, many)])),
+            )
+            for model, numbers in asked.items()
+            for many in numbers
+        ),
+    )
+
+
+def _capacities(baseline: Bundle, model: str) -> tuple[int, ...]:
+    numbers = tuple(sorted(set(verified_agents(baseline).get(model, {}).values())))
+    if not numbers:
+        raise ConfigError(f"the baseline carries no agent of {model!r}: give --agents")
+    return numbers
+
+
+def _figures(phases: Sequence[PhaseResult]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    for figure in _FIGURES:
+        values = [found.value for p in phases if (found := reading(p, figure)) is not None]
+        if len(values) == len(phases):
+            yield figure.name, tuple(values)
+
+
+async def _repeat(
+    baseline: Bundle,
+    settings: Settings,
+    asked: dict[str, tuple[int, ...]],
+    tell: Callable[[str], None],
+) -> tuple[str, Sequence[PhaseResult]]:
+    specs = {run.spec.model: run.spec for run in baseline.models}
+    dataset = load_dataset(settings.dataset, settings.importer)
+    for run in baseline.models:
+        if run.dataset.sha256 != dataset.sha256:
+            raise ConfigError(
+                f"--dataset {settings.dataset}: sha256 {dataset.sha256[:12]}, the baseline's "
+                f"{run.dataset.sha256[:12]}; name the one that the baseline replayed"
+            )
+    info = connect(settings.endpoint or "", tuple(specs))
+    meter = None
+    try:
+        check_models(info, tuple(specs))
+        meter = info.meter or open_meter(settings.meter, settings.endpoint or "")
+        inputs = Inputs(
+            endpoint=info, dataset=dataset, meter=meter, system=baseline.system or info.system
+        )
+        for spec in specs.values():
+            await check_chat(info, spec, settings)
+        folder = open_folder(settings, inputs)
+        bench = Bench(
+            settings=settings,
+            models=Models(specs=specs, published={}),
+            inputs=inputs,
+            folder=folder,
+            on_event=_notes(tell),
+        )
+        try:
+            for model, numbers in asked.items():
+                for agents in numbers:
+                    await bench.measure(agents, model=model)
+        finally:
+            await bench.close()
+        return folder.bundle.provenance.run, folder.bundle.phases
+    finally:
+        if meter is not None and meter is not info.meter:
+            meter.close()
+        info.close()
+
+
+def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:
+    def heard(event: Event) -> None:
+        if event.kind == "phase-end":
+            tell(f"{event.model}, {event.agents} agents: {event.text}")
+
+    return heard
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

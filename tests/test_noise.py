@@ -1,0 +1,65 @@
+"""The command that measures noise, on the simulator in virtual time."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_agentperf import noise
+from pytest_agentperf.bundle import Bundle, encode_bundle
+from pytest_agentperf.importers import load_dataset
+from pytest_agentperf.settings import make_settings
+from pytest_agentperf.spread import parse_noise
+from tests.gated import run
+
+DATASET = "synthetic:trajectories=8,turns=3,isl=1500,osl=20,tool_s=0.1,seed=1"
+
+
+def _baseline(tmp_path: Path, **changes: Any) -> Bundle:
+    settings = make_settings(
+        {
+            "endpoint": "sim+virtual:?max_sequences=8",
+            "dataset": DATASET,
+            "mode": "smoke",
+            "results": str(tmp_path / "repeats"),
+        }
+    )
+    made = run(capacity=(3, 3, 3))
+    facts = replace(made.models[0].dataset, sha256=load_dataset(DATASET, None).sha256)
+    model = replace(made.models[0], dataset=replace(facts, **changes))
+    bundle = replace(made, settings=settings, models=(model,), system=None)
+    (tmp_path / "bundle.json").write_bytes(encode_bundle(bundle))
+    return bundle
+
+
+def test_repeats_with_other_seeds_are_written_beside_the_baseline(tmp_path: Path) -> None:
+    _baseline(tmp_path)
+    assert noise.main([str(tmp_path), "--repeats", "5"]) == 0
+    found = parse_noise((tmp_path / "noise.json").read_bytes(), "n")
+    (spread,) = found.spreads
+    assert (spread.agents, len(found.runs)) == (3, 5)
+    assert set(spread.figures) >= {"output_speed_tok_per_s.p25", "ttft_s.p95"}
+    assert {len(values) for values in spread.figures.values()} == {5}
+    assert len(set(spread.figures["ttft_s.p95"])) > 1
+    assert len(list((tmp_path / "repeats").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--repeats", "2"], "error: --repeats 2: at least 5 tell of a spread\n"),
+        (
+            ["--dataset", DATASET.replace("seed=1", "seed=2")],
+            "; name the one that the baseline replayed\n",
+        ),
+    ],
+    ids=["too few", "another dataset"],
+)
+def test_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    _baseline(tmp_path)
+    assert noise.main([str(tmp_path), *arguments]) == 4
+    assert capsys.readouterr().err.endswith(said)
+    assert not (tmp_path / "noise.json").exists()
