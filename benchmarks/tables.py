@@ -119,6 +119,49 @@ def _alarms() -> Iterator[str]:
     yield f"| all | {sum(each['phases'] for each in clean.values())} | {fired} |"
 
 
+_GATE_NAMES = {
+    "same": "none",
+    "decode": "decode 5 % slower",
+    "kv": "KV cache 10 % smaller",
+    "prefill": "prefill doubled",
+}
+
+
+def _gate() -> Iterator[str]:
+    data = _read("gate")
+    yield "| change | shape | agents | comparisons | regressed | P25 | P95 TTFT | throughput |"
+    yield "|---|---|--:|--:|--:|---|---|---|"
+    for row in ({"case": "same"} | each for each in data["same"]):
+        yield _gate_row(row)
+    for row in data["changed"]:
+        yield _gate_row(row)
+
+
+def _gate_row(row: Mapping[str, Any]) -> str:
+    n = row["comparisons"]
+    cells: list[str] = []
+    for name, told in row["repeats"]["by_figure"].items():
+        change = f"{row['change'][name]:+.0%}, " if "change" in row else ""
+        cells.append(f"{change}{told.get('regressed', 0)}")
+    told = f"{row['repeats']['regressed']} ({row['intervals']['regressed']})"
+    head = f"| {_GATE_NAMES[row['case']]} | `{row['shape']}` | {row['agents']} | {n} | {told} | "
+    return f"{head}{' | '.join(cells)} |"
+
+
+def _pairs() -> Iterator[str]:
+    yield "| shape | agents | pairs | comparisons | found | change, mean of all | interval, mean |"
+    yield "|---|--:|--:|--:|--:|--:|---|"
+    for row in _read("gate")["pairs"]:
+        for name, each in row.items():
+            if name.endswith(" pairs") and each["comparisons"]:
+                n = each["comparisons"]
+                ratio, low, high = (sum(c[i] for c in each["change"]) / n for i in range(3))
+                yield (
+                    f"| `{row['shape']}` | {row['agents']} | {name.removesuffix(' pairs')} | {n} "
+                    f"| {each['regressed']} | {ratio:+.1%} | {low:+.1%} to {high:+.1%} |"
+                )
+
+
 _TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "accuracy": _accuracy,
     "cost": _cost,
@@ -126,6 +169,8 @@ _TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "coldstart": _coldstart,
     "early": _early,
     "alarms": _alarms,
+    "gate": _gate,
+    "pairs": _pairs,
 }
 
 

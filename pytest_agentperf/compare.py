@@ -7,6 +7,7 @@ not measured has not passed.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from pytest_agentperf.bundle import Bundle, PhaseResult
@@ -21,13 +22,17 @@ from pytest_agentperf.change import (
     Reading,
     Verdict,
     by_intervals,
+    by_pairs,
     by_spread,
     verdict_of,
 )
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.spread import Noise
 
-__all__ = ["Comparison", "Row", "compare", "reading"]
+__all__ = ["LEAST_PAIRS", "Comparison", "Row", "compare", "compare_pairs", "reading"]
+
+LEAST_PAIRS = 4
+"""Fewer tell too little of how far pairs lie apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,57 @@ def compare(
         run=now.provenance.run,
         rows=tuple(rows),
         differences=tuple(differences),
+    )
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[PhaseResult, PhaseResult]], *, before: str, now: str
+) -> Comparison:
+    """Compare two endpoints by phases that were measured in turns, pair by pair.
+
+    Args:
+        pairs: at least `LEAST_PAIRS`, of valid phases with equal models, agents and seeds.
+        before: the endpoint of each pair's first phase.
+        now: that of its second.
+    """
+    loads = list(dict.fromkeys((a.model, a.agents) for a, _ in pairs))
+    own = [[p for p in pairs if (p[0].model, p[0].agents) == load] for load in loads]
+    figures = sum(len(_figures(*each[0])) for each in own)
+    rows = [_pair_row(each, figure, figures) for each in own for figure in _figures(*each[0])]
+    return Comparison(baseline=before, run=now, rows=tuple(rows))
+
+
+def _pair_row(
+    pairs: Sequence[tuple[PhaseResult, PhaseResult]], figure: Figure, figures: int
+) -> Row:
+    read = [(reading(a, figure), reading(b, figure)) for a, b in pairs]
+    known = [(a.value, b.value) for a, b in read if a is not None and b is not None]
+    finite = [pair for pair in known if all(0 < value < math.inf for value in pair)]
+    phase, _ = pairs[0]
+    row = Row(
+        model=phase.model,
+        tiers=(),
+        figure=figure,
+        agents=phase.agents,
+        before=None,
+        now=None,
+        change=None,
+        verdict="not comparable",
+        by="",
+    )
+    if len(finite) < len(pairs):
+        gone = len(pairs) - len(finite)
+        reason = f"{gone} of {len(pairs)} pairs have no {figure.title} at {phase.agents} agents"
+        return replace(row, reason=reason)
+    change = by_pairs(known, figures=figures)
+    before, now = (Reading(value=fmean(values)) for values in zip(*known, strict=True))
+    return replace(
+        row,
+        before=before,
+        now=now,
+        change=change,
+        verdict=verdict_of(figure, change),
+        by=f"{len(pairs)} pairs",
     )
 
 

@@ -24,7 +24,7 @@ from pytest_agentperf.records import Event
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode_noise
 
-__all__ = ["add_arguments", "main", "measure_noise", "run"]
+__all__ = ["add_arguments", "capacities", "main", "measure_noise", "measure_once", "run", "say"]
 
 _FIGURES = (SPEED, TTFT, THROUGHPUT, ENERGY)
 _REPEATS = 10
@@ -59,13 +59,13 @@ def run(asked: argparse.Namespace) -> int:
             dataset=asked.dataset or baseline.settings.dataset,
         )
         agents = tuple(asked.agents or ())
-        noise = measure_noise(baseline, settings, repeats=asked.repeats, agents=agents, tell=_print)
+        noise = measure_noise(baseline, settings, repeats=asked.repeats, agents=agents, tell=say)
         out = asked.out or path.parent / "noise.json"
         out.write_bytes(encode_noise(noise))
     except (AgentPerfError, OSError) as wrong:
         sys.stderr.write(f"error: {wrong}\n")
         return 4
-    _print(f"noise: {out}")
+    say(f"noise: {out}")
     return 0
 
 
@@ -93,12 +93,12 @@ def measure_noise(
     if repeats < LEAST_REPEATS:
         raise ConfigError(f"--repeats {repeats}: at least {LEAST_REPEATS} tell of a spread")
     asked = {
-        run.spec.model: agents or _capacities(baseline, run.spec.model) for run in baseline.models
+        run.spec.model: agents or capacities(baseline, run.spec.model) for run in baseline.models
     }
     found: list[tuple[str, Sequence[PhaseResult]]] = []
     for number in range(1, repeats + 1):
         seeded = replace(settings, seed=settings.seed + number, baseline=None, gate="search")
-        found.append(asyncio.run(_repeat(baseline, seeded, asked, tell)))
+        found.append(asyncio.run(measure_once(baseline, seeded, asked, tell)))
         tell(f"repeat {number} of {repeats}: run {found[-1][0]}")
     phases = [phase for _, measured in found for phase in measured]
     shas = {run.spec.model: run.dataset.sha256 for run in baseline.models}
@@ -120,7 +120,12 @@ def measure_noise(
     )
 
 
-def _capacities(baseline: Bundle, model: str) -> tuple[int, ...]:
+def capacities(baseline: Bundle, model: str) -> tuple[int, ...]:
+    """Return the numbers of agents that the tiers of a model carried.
+
+    Raises:
+        ConfigError: none carried any.
+    """
     numbers = tuple(sorted(set(verified_agents(baseline).get(model, {}).values())))
     if not numbers:
         raise ConfigError(f"the baseline carries no agent of {model!r}: give --agents")
@@ -134,12 +139,28 @@ def _figures(phases: Sequence[PhaseResult]) -> Iterator[tuple[str, tuple[float, 
             yield figure.name, tuple(values)
 
 
-async def _repeat(
+async def measure_once(
     baseline: Bundle,
     settings: Settings,
     asked: dict[str, tuple[int, ...]],
     tell: Callable[[str], None],
 ) -> tuple[str, Sequence[PhaseResult]]:
+    """Measure every number of agents of every model once, as a run of its own.
+
+    Args:
+        baseline: what its models and their tiers are taken from.
+        settings: with the endpoint, the dataset and the seed to measure with.
+        asked: by model, how many agents.
+        tell: is told of progress.
+
+    Returns:
+        The run's name and its phases.
+
+    Raises:
+        ConfigError: another dataset than the baseline's.
+        EndpointError: the endpoint cannot be used.
+        InvalidPhaseError: a phase cannot be trusted.
+    """
     specs = {run.spec.model: run.spec for run in baseline.models}
     dataset = load_dataset(settings.dataset, settings.importer)
     for run in baseline.models:
@@ -187,7 +208,8 @@ def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:
     return heard
 
 
-def _print(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

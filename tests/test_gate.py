@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pytest_agentperf.bundle import RunFolder
 from pytest_agentperf.gate import Gate, end, tell
@@ -10,12 +11,12 @@ from pytest_agentperf.gate_text import comparison_table, properties
 from tests.gated import run
 
 GATE = Gate(baseline=run(), noise=None, differences=("mode was 'a' and is 'b'",))
-QUIET = {"missed": [], "unmeasured": [], "down": None, "wanted": True}
+QUIET: dict[str, Any] = {"missed": [], "unmeasured": [], "down": None, "wanted": True}
 
 
 def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, run("now", speed=90.0))
-    found, comparison = end(GATE, folder, **QUIET)  # pyright: ignore[reportArgumentType] keywords
+    found, comparison = end(GATE, folder, **QUIET)
     said: list[str] = []
     summary = tmp_path / "summary.md"
     summary.write_text("before\n", "utf-8")
@@ -63,7 +64,7 @@ def test_elsewhere_one_line_of_json_goes_to_the_terminal() -> None:
 
 def test_a_job_without_a_fault_is_told_so(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, run("now"))
-    found, comparison = end(GATE, folder, **QUIET)  # pyright: ignore[reportArgumentType] keywords
+    found, comparison = end(GATE, folder, **QUIET)
     said: list[str] = []
     environ = {"GITHUB_ACTIONS": "true"}
     tell(found, comparison, folder, ci_json=None, environ=environ, write_line=said.append)

@@ -16,7 +16,7 @@ from tests.gated import run
 DATASET = "synthetic:trajectories=8,turns=3,isl=1500,osl=20,tool_s=0.1,seed=1"
 
 
-def _baseline(tmp_path: Path, **changes: Any) -> Bundle:
+def baseline(tmp_path: Path, **changes: Any) -> Bundle:
     settings = make_settings(
         {
             "endpoint": "sim+virtual:?max_sequences=8",
@@ -33,8 +33,8 @@ def _baseline(tmp_path: Path, **changes: Any) -> Bundle:
     return bundle
 
 
-def test_repeats_with_other_seeds_are_written_beside_the_baseline(tmp_path: Path) -> None:
-    _baseline(tmp_path)
+def test_repeats_with_other_seeds_are_written_beside_thebaseline(tmp_path: Path) -> None:
+    baseline(tmp_path)
     assert noise.main([str(tmp_path), "--repeats", "5"]) == 0
     found = parse_noise((tmp_path / "noise.json").read_bytes(), "n")
     (spread,) = found.spreads
@@ -59,7 +59,7 @@ def test_repeats_with_other_seeds_are_written_beside_the_baseline(tmp_path: Path
 def test_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    _baseline(tmp_path)
+    baseline(tmp_path)
     assert noise.main([str(tmp_path), *arguments]) == 4
     assert capsys.readouterr().err.endswith(said)
     assert not (tmp_path / "noise.json").exists()
