@@ -159,13 +159,13 @@ async def agentperf(
     with ExitStack() as open_:
         with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
-            _accept_baseline(session, agentperf_settings, inputs)
             earlier = _earlier(agentperf_settings, session.models, inputs)
             for spec in session.models.specs.values():
                 await check_chat(agentperf_endpoint, spec, agentperf_settings)
             # Some series stand on a page only when a first request has been answered.
             endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
             inputs = with_facts(replace(inputs, endpoint=endpoint))
+            _accept_baseline(session, agentperf_settings, inputs)
             client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
             session.folder = open_folder(
                 agentperf_settings,

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from pytest_agentperf.change import ENERGY, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
 from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.importers import load_dataset
-from pytest_agentperf.preflight import check_chat, check_models, connect, open_folder, open_meter
+from pytest_agentperf.preflight import (
+    check_chat,
+    check_models,
+    close_meters,
+    connect,
+    named_gauges,
+    open_folder,
+    open_meters,
+    with_facts,
+)
 from pytest_agentperf.records import Event
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode_noise
@@ -170,15 +180,22 @@ async def measure_once(
                 f"{run.dataset.sha256[:12]}; name the one that the baseline replayed"
             )
     info = connect(settings.endpoint or "", tuple(specs))
-    meter = None
-    try:
+    with ExitStack() as open_:
+        open_.callback(info.close)
         check_models(info, tuple(specs))
-        meter = info.meter or open_meter(settings.meter, settings.endpoint or "")
-        inputs = Inputs(
-            endpoint=info, dataset=dataset, meter=meter, system=baseline.system or info.system
-        )
+        meters, ours = open_meters(settings, info)
+        open_.callback(close_meters, ours)
         for spec in specs.values():
             await check_chat(info, spec, settings)
+        endpoint = open_.enter_context(named_gauges(info, settings))
+        inputs = with_facts(
+            Inputs(
+                endpoint=endpoint,
+                dataset=dataset,
+                meters=meters,
+                system=baseline.system or info.system,
+            )
+        )
         folder = open_folder(settings, inputs)
         bench = Bench(
             settings=settings,
@@ -194,10 +211,6 @@ async def measure_once(
         finally:
             await bench.close()
         return folder.bundle.provenance.run, folder.bundle.phases
-    finally:
-        if meter is not None and meter is not info.meter:
-            meter.close()
-        info.close()
 
 
 def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:

@@ -175,11 +175,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash[SESSION]
     if config.option.collectonly or not any(map(_measures, items)):
         return
-    session.measured = True
     workeroutput: dict[str, object] | None = getattr(config, "workeroutput", None)
     if workeroutput is not None:
         session.measures_under_xdist = workeroutput["agentperf_measures"] = True
         return
+    session.measured = True
     problem = session.problem
     if session.settings.endpoint is None:
         problem = _NO_ENDPOINT
@@ -211,7 +211,7 @@ def pytest_runtest_makereport(
 
         add_properties(item, found)
     report: Any = yield
-    if report.failed and call.excinfo is not None:
+    if report.failed and call.excinfo is not None and item.config.stash[SESSION].measured:
         from pytest_agentperf.ending import note_failure  # noqa: PLC0415 as above
 
         note_failure(item, call.excinfo.value, measures=_measures(item))
