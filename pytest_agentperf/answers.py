@@ -213,6 +213,10 @@ def _missed_by(failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:
     return tuple(f.limit for f in findings if not f.met)
 
 
+def _with_reason(per: Normalized, name: str, reason: str | None) -> Normalized:
+    return per if reason is None else replace(per, missing={**per.missing, name: reason})
+
+
 def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:
     """Return watts, or why there are none: other devices than the declared are no answer."""
     if power is None:
