@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.shapes import DATASET, QUIET, SHAPES
+from benchmarks.shapes import DATASET, QUIET, SHAPES, TIERS
 from pytest_agentperf.change import (
     SPEED,
     THROUGHPUT,
@@ -31,9 +31,9 @@ from pytest_agentperf.change import (
     Figure,
     Reading,
     Verdict,
+    by_both,
     by_intervals,
     by_pairs,
-    by_spread,
     verdict_of,
 )
 from pytest_agentperf.inside import intervals
@@ -158,6 +158,12 @@ def judge(found: Sequence[Row]) -> dict[str, Any]:
             for case, shape, agents in sorted(by)
             if case not in {"same", "decode-3"}
         ],
+        "verify": [
+            {"case": case, "shape": shape, "agents": agents}
+            | Counter(_carried(row, agents) for row in each.values())
+            for (case, shape, agents), each in sorted(by.items())
+            if case != "decode-3"
+        ],
         "pairs": [
             _pairs(by, shape, agents) for case, shape, agents in sorted(by) if case == "decode-3"
         ],
@@ -178,7 +184,7 @@ def _verdicts(before: Row, now: Row, repeats: dict[int, Row], how: str) -> dict[
     for figure in SHOWN:
         then, here = _reading(before, figure), _reading(now, figure)
         if how == "repeats":
-            change = by_spread(then, here, _repeats(repeats, figure), figures=len(SHOWN))
+            change = by_both(then, here, _repeats(repeats, figure), figures=len(SHOWN))
         else:
             change = by_intervals(then, here, figures=len(SHOWN))
         found[figure.name] = verdict_of(figure, change)
@@ -195,6 +201,21 @@ def _counted(pairs: Sequence[tuple[Row, Row]], repeats: dict[int, Row]) -> Row:
             "by_figure": {f.name: Counter(e[f.name] for e in each) for f in SHOWN},
         }
     return told
+
+
+def _carried(row: Row, agents: int) -> str:
+    """Tell what verify says of the tier whose capacity it is: 60 tok/s with 12 agents, else 20."""
+    speed, ttft_s = TIERS["slo-2" if agents == 12 else "slo-1"]
+    slow, late = row["intervals"][SPEED.name], row["intervals"][TTFT.name]
+    misses = [
+        found["low"] <= bound <= found["high"]
+        for found, bound, missed in (
+            (slow, speed, slow["estimate"] < speed),
+            (late, ttft_s, late["estimate"] > ttft_s),
+        )
+        if missed
+    ]
+    return "carried" if not misses else "unclear" if all(misses) else "missed"
 
 
 def _same(by: dict[tuple[str, str, int], dict[int, Row]], shape: str, agents: int) -> Row:

@@ -26,6 +26,7 @@ __all__ = [
     "Figure",
     "Reading",
     "Verdict",
+    "by_both",
     "by_intervals",
     "by_pairs",
     "by_spread",
@@ -139,6 +140,22 @@ def by_spread(
     half = student(len(repeats) - 1, alpha=_ALPHA / figures) * spread
     between = math.log(now.value / before.value)
     return _change(between, between - half, between + half)
+
+
+def by_both(before: Reading, now: Reading, repeats: Sequence[float], *, figures: int = 1) -> Change:
+    """Return a change with the wider of the two intervals, end by end.
+
+    Ten repeats may lie close together by luck, and then every comparison with them is too sure; a
+    phase that tells of a wider spread itself is believed. An end that it does not bound is left
+    to the repeats.
+    """
+    spread = by_spread(before, now, repeats, figures=figures)
+    inside = by_intervals(before, now, figures=figures)
+    return Change(
+        ratio=spread.ratio,
+        low=min(spread.low, inside.low) if inside.low > -1 else spread.low,
+        high=max(spread.high, inside.high) if math.isfinite(inside.high) else spread.high,
+    )
 
 
 def by_pairs(pairs: Sequence[tuple[float, float]], *, figures: int = 1) -> Change:

@@ -21,9 +21,9 @@ from pytest_agentperf.change import (
     Figure,
     Reading,
     Verdict,
+    by_both,
     by_intervals,
     by_pairs,
-    by_spread,
     verdict_of,
 )
 from pytest_agentperf.normalize import Capacity
@@ -350,7 +350,8 @@ def _phase_row(
         return replace(row, reason=f"{whose} has no {figure.title} at {now.agents} agents")
     repeats = noise.repeats(now.model, now.agents, figure.name) if noise else None
     if repeats is not None:
-        change, by = by_spread(then, here, repeats, figures=figures), f"{len(repeats)} repeats"
+        change = by_both(then, here, repeats, figures=figures)
+        by = f"{len(repeats)} repeats, or the phases where they are less sure"
     else:
         change, by = by_intervals(then, here, figures=figures), "intervals inside the phases"
     return replace(row, change=change, verdict=verdict_of(figure, change), by=by)

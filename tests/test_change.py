@@ -14,6 +14,7 @@ from pytest_agentperf.change import (
     Change,
     Figure,
     Reading,
+    by_both,
     by_intervals,
     by_pairs,
     by_spread,
@@ -60,6 +61,21 @@ def test_the_spread_of_repeats_is_the_tolerance() -> None:
     assert verdict_of(SPEED, change) == "unchanged"
     slower = by_spread(Reading(value=1.0), Reading(value=0.96), repeats)
     assert verdict_of(SPEED, slower) == "regressed"
+
+
+def test_the_wider_of_two_intervals_counts_end_by_end() -> None:
+    repeats = [math.exp(x) for x in (-0.01, 0, 0.01, 0, 0)]
+    before, sure = (
+        Reading(value=1.0, low=0.999, high=1.001),
+        Reading(value=1.0, low=0.999, high=1.001),
+    )
+    assert by_both(before, sure, repeats) == by_spread(before, sure, repeats)
+    doubtful = Reading(value=1.0, low=0.8, high=1.001)
+    both = by_both(before, doubtful, repeats)
+    assert both.low == by_intervals(before, doubtful).low
+    assert both.high == by_spread(before, doubtful, repeats).high
+    # What its own requests do not bound is left to the repeats.
+    assert by_both(before, Reading(value=1.0), repeats) == by_spread(before, sure, repeats)
 
 
 def test_pairs_do_not_show_what_they_have_in_common() -> None:

@@ -101,7 +101,8 @@ def test_a_tolerance_comes_from_measured_repeats_where_there_are_some() -> None:
     (row,) = [
         r for r in compare(run(), now, noise=loud).rows if r.figure.name.startswith("output_speed")
     ]
-    assert (row.verdict, row.by) == ("unclear", "5 repeats")
+    assert row.verdict == "unclear"
+    assert row.by.startswith("5 repeats")
 
 
 def test_without_intervals_and_repeats_nothing_is_certain() -> None:
