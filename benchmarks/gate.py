@@ -165,7 +165,9 @@ def judge(found: Sequence[Row]) -> dict[str, Any]:
             if case != "decode-3"
         ],
         "pairs": [
-            _pairs(by, shape, agents) for case, shape, agents in sorted(by) if case == "decode-3"
+            _pairs(by, case, shape, agents)
+            for case, shape, agents in sorted(by)
+            if case in {"decode-3", "kv"}
         ],
     }
 
@@ -241,31 +243,44 @@ def _changed(
     return head | _counted(pairs, same)
 
 
-def _pairs(by: dict[tuple[str, str, int], dict[int, Row]], shape: str, agents: int) -> Row:
-    """Compare in pairs of one seed, as ``ab`` does: four, eight and sixteen pairs."""
-    same, other = by["same", shape, agents], by["decode-3", shape, agents]
-    told: Row = {"shape": shape, "agents": agents}
+def _pairs(
+    by: dict[tuple[str, str, int], dict[int, Row]], case: str, shape: str, agents: int
+) -> Row:
+    """Compare in pairs, as the command does: in groups of four, eight and sixteen.
+
+    A pair shares its seed where both were measured with it; else only its place.
+    """
+    same, other = by["same", shape, agents], by[case, shape, agents]
+    figure = SPEED if case == "decode-3" else TTFT
+    shared = sorted(seed for seed in other if seed in same)
+    free = [same[seed] for seed in sorted(same) if seed not in REPEATS]
+    pairs = [(same[s], other[s]) for s in shared]
+    pairs = pairs or list(zip(free, [other[s] for s in sorted(other)], strict=False))
+    alike = list(zip(free[: len(pairs)], free[len(pairs) :], strict=False))
+    told: Row = {"case": case, "shape": shape, "agents": agents, "figure": figure.name}
     for many in (4, 8, 16):
-        groups = [sorted(other)[i : i + many] for i in range(0, len(other) - many + 1, many)]
-        found: list[Change] = []
-        alike: list[Change] = []
-        for seeds in groups:
-            values = [
-                (_reading(same[s], SPEED).value, _reading(other[s], SPEED).value) for s in seeds
-            ]
-            found.append(by_pairs(values))
-            control = [
-                (a, _reading(same[s + 20], SPEED).value)
-                for s, (a, _) in zip(seeds, values, strict=True)
-            ]
-            alike.append(by_pairs(control))
+        found, control = (_grouped(each, many, figure) for each in (pairs, alike))
         told[f"{many} pairs"] = {
             "comparisons": len(found),
-            "regressed": sum(verdict_of(SPEED, c) == "regressed" for c in found),
+            "regressed": sum(verdict_of(figure, c) == "regressed" for c in found),
             "change": [[c.ratio, c.low, c.high] for c in found],
-            "regressed_without_a_change": sum(verdict_of(SPEED, c) == "regressed" for c in alike),
+            "without_a_change": len(control),
+            "regressed_without_a_change": sum(
+                verdict_of(figure, c) == "regressed" for c in control
+            ),
         }
     return told
+
+
+def _grouped(pairs: Sequence[tuple[Row, Row]], many: int, figure: Figure) -> list[Change]:
+    groups = [pairs[i : i + many] for i in range(0, len(pairs) - many + 1, many)]
+    return [
+        by_pairs(
+            [(_reading(a, figure).value, _reading(b, figure).value) for a, b in group],
+            figures=len(SHOWN),
+        )
+        for group in groups
+    ]
 
 
 def main() -> None:
