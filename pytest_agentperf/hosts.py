@@ -18,6 +18,7 @@ from pytest_agentperf.clock import REAL_TIME, Clock
 from pytest_agentperf.errors import ConfigError, EndpointError, HostLostError, LoadError
 from pytest_agentperf.host import versions
 from pytest_agentperf.orders import Failed, Report, Setup, Stopped
+from pytest_agentperf.pool import next_of
 from pytest_agentperf.records import HostHealth, Start
 
 __all__ = ["Cluster", "HostPool", "Machine", "Node", "deal"]
@@ -258,12 +259,8 @@ class HostPool:
             HostLostError: a machine is gone; names it.
             LoadError: a process of it has died; names both.
         """
-        try:
-            # Not wait_for: in Python 3.11 it forgets a Ctrl-C that comes with a report.
-            async with asyncio.timeout(timeout_s):
-                return _checked(await self._reports.get())
-        except TimeoutError:
-            return None
+        heard = await next_of(self._reports, timeout_s)
+        return None if heard is None else _checked(heard)
 
     def report_nowait(self) -> Report | None:
         """Return a report that is there already, or ``None``.

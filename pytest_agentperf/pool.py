@@ -1,12 +1,31 @@
 """What a pool of load is to whoever directs a phase: orders go in, reports come out."""
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pytest_agentperf.orders import Report, Setup
 from pytest_agentperf.records import HostHealth, Start
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "next_of"]
+
+T = TypeVar("T")
+
+
+async def next_of(queue: asyncio.Queue[T], timeout_s: float) -> T | None:
+    """Return what comes next, or ``None`` when nothing came in time; never lose a Ctrl-C.
+
+    `asyncio.wait_for` forgets, in Python 3.11, one that comes with a report; `asyncio.timeout`
+    takes one that came before it began, and was not told yet, for its own when time is up at once.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await queue.get()
+    except TimeoutError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from None
+        return None
 
 
 class Pool(Protocol):

@@ -22,6 +22,7 @@ from pytest_agentperf.orders import (
     Setup,
     Stop,
 )
+from pytest_agentperf.pool import next_of
 from pytest_agentperf.records import HostHealth, Start
 from pytest_agentperf.room import cores
 from pytest_agentperf.worker import pack, read_frames
@@ -136,12 +137,8 @@ class WorkerPool:
         Raises:
             LoadError: a process has died or failed; names it.
         """
-        try:
-            # Not wait_for: in Python 3.11 it forgets a Ctrl-C that comes with a report.
-            async with asyncio.timeout(timeout_s):
-                return _checked(await self._reports.get())
-        except TimeoutError:
-            return None
+        heard = await next_of(self._reports, timeout_s)
+        return None if heard is None else _checked(heard)
 
     def report_nowait(self) -> Report | None:
         """Return a report that is there already, or ``None``.
