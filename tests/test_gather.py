@@ -99,9 +99,11 @@ def test_a_file_that_is_cut_short_is_a_told_mistake_or_none(name: str, data: st.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, file).write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
         try:
-            load(folder)
+            dataset = load(folder)
         except ConfigError:
             return
+    for trajectory in dataset.trajectories if dataset else ():
+        assert all(prompts(trajectory))
 
 
 @EVERY_FORMAT
@@ -115,9 +117,11 @@ def test_deep_nesting_is_a_told_mistake_or_none(name: str, depth: int, opener: s
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, file).write_bytes(start + opener.encode() * depth)
         try:
-            load(folder)
+            dataset = load(folder)
         except ConfigError:
             return
+    for trajectory in dataset.trajectories if dataset else ():
+        assert all(prompts(trajectory))
 
 
 @EVERY_FORMAT
