@@ -21,6 +21,7 @@ from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.crew import Crew, Place
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.orders import Command, Report, Setup
+from pytest_agentperf.priority import ask_to_run_soon
 from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.records import ReadLag
 from pytest_agentperf.room import open_files_up
@@ -151,6 +152,7 @@ async def _main() -> None:
 def main() -> None:
     """Run one load process until its stdin ends."""
     open_files_up()
+    ask_to_run_soon()
     try:
         import uvloop  # noqa: PLC0415 optional, and heavy to import where it is not needed
     except ImportError:

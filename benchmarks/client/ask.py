@@ -108,6 +108,10 @@ def main() -> None:
     else:
         import uvloop  # noqa: PLC0415 not in every venv
 
+        if given.client.startswith("engine"):  # as a load process does
+            from pytest_agentperf.priority import ask_to_run_soon  # noqa: PLC0415 as above
+
+            ask_to_run_soon()
         uvloop.run(_main(given))
 
 
