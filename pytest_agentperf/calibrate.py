@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import msgspec
 from rich import box
@@ -11,7 +12,14 @@ from rich.table import Table
 
 from pytest_agentperf.errors import AgentPerfError
 from pytest_agentperf.room import cores, room
-from pytest_agentperf.selfcheck.ladder import Carries, carries, climb, measure, null_server
+from pytest_agentperf.selfcheck.ladder import (
+    Carries,
+    carries,
+    certificate,
+    climb,
+    measure,
+    null_server,
+)
 from pytest_agentperf.selfcheck.nullclient import Point
 
 __all__ = ["main"]
@@ -58,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--most", type=int, default=_MOST_STREAMS, help="streams of the last one")
     client.add_argument("--seconds", type=float, default=3.0, help="of each load")
     client.add_argument("--client", choices=("engine", "httpx"), default="engine")
+    client.add_argument("--tls", action="store_true", help="over TLS, whose stamps are our own")
     client.add_argument("--json", action="store_true", help="print figures for a program")
     return parser
 
@@ -65,11 +74,17 @@ def _parser() -> argparse.ArgumentParser:
 def _points(asked: argparse.Namespace, console: Console) -> list[Point]:
     most = min(asked.most, room().most_agents(1) or asked.most)
     points: list[Point] = []
-    with null_server() as port, console.status("streams: ") as status:
+    with (
+        certificate() if asked.tls else nullcontext() as pem,
+        null_server(pem) as port,
+        console.status("streams: ") as status,
+    ):
 
         def run(streams: int) -> Point:
             status.update(f"{streams} streams of 50 tok/s")
-            return measure(port, streams=streams, seconds=asked.seconds, client=asked.client)
+            return measure(
+                port, streams=streams, seconds=asked.seconds, client=asked.client, pem=pem
+            )
 
         points += climb(run, start=asked.start, most=most)
     return points

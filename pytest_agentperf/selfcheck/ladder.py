@@ -1,17 +1,20 @@
 """Loads of a client, from light to heavy, and what it carries by them."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.selfcheck.nullclient import Point
 
-__all__ = ["Carries", "carries", "climb", "measure", "null_server"]
+__all__ = ["Carries", "carries", "certificate", "climb", "measure", "null_server"]
 
 _FULL = 0.8
 """Share of a core that a load process may use in a valid phase."""
@@ -33,10 +36,42 @@ class Carries:
 
 
 @contextmanager
-def null_server() -> Generator[int]:
-    """Run the null server; yield its port."""
+def certificate() -> Generator[str]:
+    """Make a key and a certificate of this machine by itself; yield the file that holds both.
+
+    Raises:
+        LoadError: there is no ``openssl`` to make them.
+    """
+    program = shutil.which("openssl")
+    if program is None:
+        raise LoadError(
+            "no program openssl, which makes the certificate: install it, or leave --tls out"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        pem = str(Path(folder) / "null.pem")
+        subprocess.run(
+            [
+                *(program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+                *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+                *("-keyout", pem, "-out", f"{pem}.crt"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        with Path(pem).open("ab") as both:
+            both.write(Path(f"{pem}.crt").read_bytes())
+        yield pem
+
+
+@contextmanager
+def null_server(pem: str | None = None) -> Generator[int]:
+    """Run the null server; yield its port.
+
+    Args:
+        pem: a file with key and certificate, for TLS.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest_agentperf.selfcheck.nullserver"],
+        [sys.executable, "-m", "pytest_agentperf.selfcheck.nullserver", *([pem] if pem else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -47,7 +82,9 @@ def null_server() -> Generator[int]:
         process.communicate(timeout=_GRACE_S)
 
 
-def measure(port: int, *, streams: int, seconds: float, client: str) -> Point:
+def measure(
+    port: int, *, streams: int, seconds: float, client: str, pem: str | None = None
+) -> Point:
     """Run one load in a process of its own.
 
     Args:
@@ -55,12 +92,14 @@ def measure(port: int, *, streams: int, seconds: float, client: str) -> Point:
         streams: at once, of 50 tok/s each.
         seconds: of the load, after a first answer of every stream.
         client: ``engine`` or ``httpx``.
+        pem: a file with the server's certificate, for TLS.
 
     Raises:
         LoadError: the process has failed, or a request of it.
     """
     command = [sys.executable, "-m", "pytest_agentperf.selfcheck.nullclient", f"--port={port}"]
     options = [f"--streams={streams}", f"--seconds={seconds}", f"--client={client}"]
+    options += [f"--pem={pem}"] if pem else []
     found = subprocess.run([*command, *options], capture_output=True, check=False)
     if found.returncode:
         raise LoadError(f"the client's self-check failed: {found.stderr.decode()[-500:]}")

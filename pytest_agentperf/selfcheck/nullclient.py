@@ -22,6 +22,7 @@ import uvloop
 from pytest_agentperf.answer import AnswerReader
 from pytest_agentperf.clients import open_connection
 from pytest_agentperf.engine.stamps import ReadLags
+from pytest_agentperf.priority import ask_to_run_soon
 from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.room import open_files_up
@@ -52,6 +53,7 @@ class Point(msgspec.Struct, kw_only=True):
     ttft_error_s: tuple[float, float, float]
     """P50, P95, P99 of what TTFT is too long by."""
     last_token_error_s: tuple[float, float, float]
+    loop_lag_p95_s: float
     loop_lag_p99_s: float
     server_late_p95_s: float
     """How late the null server was; where that is much, the point says little."""
@@ -104,11 +106,11 @@ class _Load:
 
 async def _measure(asked: argparse.Namespace) -> Point:
     info = EndpointInfo(
-        url=f"http://127.0.0.1:{asked.port}/v1",
+        url=f"http{'s' if asked.pem else ''}://127.0.0.1:{asked.port}/v1",
         headers={TOKENS_HEADER: str(asked.tokens), RATE_HEADER: str(asked.rate)},
         osl_header=NUMBER_HEADER,
     )
-    tls, lags = ssl.create_default_context(), ReadLags()
+    tls, lags = ssl.create_default_context(cafile=asked.pem), ReadLags()
     connections = [
         open_connection(asked.client, info, timeout_s=60.0, tls=tls, lags=lags)
         for _ in range(asked.streams)
@@ -135,10 +137,17 @@ async def _measure(asked: argparse.Namespace) -> Point:
 
 
 def _point(asked: argparse.Namespace, load: _Load, *, wall_s: float, cpu_s: float) -> Point:
-    told = http.client.HTTPConnection("127.0.0.1", asked.port)
+    told = (
+        http.client.HTTPSConnection(
+            "127.0.0.1", asked.port, context=ssl.create_default_context(cafile=asked.pem)
+        )
+        if asked.pem
+        else http.client.HTTPConnection("127.0.0.1", asked.port)
+    )
     told.request("GET", "/truth")
     truths = msgspec.json.decode(told.getresponse().read(), type=dict[int, Truth])
     told.close()
+    lag_p95_s, lag_p99_s = map(float, np.quantile(load.lags_s or [0.0], (0.95, 0.99)))
     pairs = [(seen, truths[number]) for number, seen in load.seen.items()]
     return Point(
         streams=asked.streams,
@@ -151,7 +160,8 @@ def _point(asked: argparse.Namespace, load: _Load, *, wall_s: float, cpu_s: floa
             [(s.first_ns - s.sent_ns) - (t.first_ns - t.read_ns) for s, t in pairs]
         ),
         last_token_error_s=_quantiles([s.last_ns - t.last_ns for s, t in pairs]),
-        loop_lag_p99_s=float(np.quantile(load.lags_s or [0.0], 0.99)),
+        loop_lag_p95_s=lag_p95_s,
+        loop_lag_p99_s=lag_p99_s,
         server_late_p95_s=_quantiles([t.late_ns for _, t in pairs])[1],
         failed=load.failed,
     )
@@ -174,7 +184,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--client", default="engine")
+    parser.add_argument("--pem", help="over TLS, by the certificate of this file")
     open_files_up()
+    ask_to_run_soon()
     point = uvloop.run(_measure(parser.parse_args()))
     sys.stdout.buffer.write(msgspec.json.encode(point) + b"\n")
 

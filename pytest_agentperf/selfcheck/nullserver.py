@@ -1,12 +1,13 @@
 """A server that streams tokens on time, computes nothing, and remembers when it did what.
 
-Runs as ``python -m pytest_agentperf.selfcheck.nullserver`` in a process of its own; prints its port
-and ends with its stdin. ``GET /truth`` returns, by the number that a request carried, when its last
-byte was read and its first and last tokens were handed to the kernel, in ns of the machine's
-monotonic clock, which is the client's too.
+Runs as ``python -m pytest_agentperf.selfcheck.nullserver [PEM]`` in a process of its own, over TLS
+with the key and certificate of a file; prints its port and ends with its stdin. ``GET /truth``
+returns, by the number that a request carried, when its last byte was read and its first and last
+tokens were handed to the kernel, in ns of the machine's monotonic clock, which is the client's too.
 """
 
 import asyncio
+import ssl
 import sys
 import time
 from typing import cast
@@ -141,10 +142,16 @@ class _Connection(asyncio.Protocol):
         self._server.add(_Stream(self._transport, truth, tokens, rate))
 
 
-async def _main() -> None:
+async def _main(pem: str | None) -> None:
     state = _Server()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(state), "127.0.0.1", 0, backlog=4096)
+    tls = None
+    if pem is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(pem)
+    server = await loop.create_server(
+        lambda: _Connection(state), "127.0.0.1", 0, backlog=4096, ssl=tls
+    )
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 told to whoever started it
     running = asyncio.create_task(state.run())
     await loop.run_in_executor(None, sys.stdin.read)
@@ -153,4 +160,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(_main(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -1,5 +1,7 @@
 """The client's self-check as a user runs it: two processes and real sockets."""
 
+import shutil
+
 import msgspec
 import pytest
 
@@ -29,6 +31,22 @@ def test_every_token_is_counted_and_every_time_held_against_the_truth(
     assert all(0 <= error_s < 10 for error_s in point.ttft_error_s)
     assert all(0 <= error_s < 10 for error_s in point.last_token_error_s)
     assert 0 < told.carries.cpu_us_per_token < 1e6
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_over_tls(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["client", "--start=2", "--most=2", "--seconds=1", "--tls", "--json"]) == 0
+    told = msgspec.json.decode(capfdbinary.readouterr().out, type=_Told)
+    assert (told.points[0].streams, told.points[0].failed) == (2, 0)
+    assert told.points[0].requests > 0
+
+
+def test_without_openssl_tls_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["client", "--tls"]) == 1
+    assert "install it, or leave --tls out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
