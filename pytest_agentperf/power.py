@@ -18,6 +18,9 @@ _LONGEST_GAP = 10
 """A pause of more than so many usual steps between two power samples is not covered by them."""
 _BESIDE = 0.05
 """A counter's long pause over an edge is covered where at most this share lies outside."""
+_MOST_APART = 0.2
+"""A counter and the power samples of its device may say so different a mean; sampling accounts for
+a few percent."""
 _MOST_W: Mapping[Role, float] = {"accelerator": 2e4, "chassis": 5e6, "cpu": 5e3}
 """No device draws more: a unit was mistaken."""
 
@@ -104,7 +107,8 @@ def measure_power(
     readings at which it had moved; power samples (``W``) are integrated by the trapezoid rule with
     interpolated edges. Up to 5 % of the window may lie outside the readings and counts with their
     mean. Less than 95 % coverage (a long pause between power samples covers nothing), a counter
-    that ran backwards or a device that vanished gives ``None``, never a guess.
+    that ran backwards or that its device's own power samples contradict, or a device that vanished
+    gives ``None``, never a guess.
 
     Args:
         samples: readings from before the window to after it, of any device.
@@ -112,11 +116,16 @@ def measure_power(
         devices: how many devices the meter set out with; 0 when there is no meter.
         name: name of the meter, for the reason.
     """
-    used = _used(samples)
+    read = _by_series(samples)
+    used = _used(read)
     spans = {series: _coverage(unit, rows, window) for (series, unit), rows in used.items()}
     worst = min(spans, key=lambda series: spans[series], default="")
     coverage = spans.get(worst, 0.0)
-    reason = _objection(used, devices, name) or _uncovered(used, worst, coverage, window)
+    reason = (
+        _objection(used, devices, name)
+        or _uncovered(used, worst, coverage, window)
+        or _contradiction(read, window)
+    )
     energy = None if reason else sum(_energy_j(k[1], rows, window) for k, rows in used.items())
     return Power(
         mean_w=None if energy is None else energy / window.length_s,
@@ -149,23 +158,44 @@ def _of(metered: Metered, window: Window) -> Power:
     )
 
 
-def _used(samples: Iterable[Sample]) -> dict[tuple[str, str], Sequence[Sample]]:
-    """Return each device's readings in order of time: its counter's where it has one."""
+_Read = Mapping[tuple[str, str], Sequence[Sample]]
+"""Readings in order of time, by device and unit."""
+
+
+def _by_series(samples: Iterable[Sample]) -> _Read:
     by_series: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.unit in {"J", "W"}:
             by_series[sample.series, sample.unit].append(sample)
-    counted = {series for series, unit in by_series if unit == "J"}
-    return {
-        key: sorted(rows, key=lambda row: row.at_ns)
-        for key, rows in by_series.items()
-        if key[1] == "J" or key[0] not in counted
-    }
+    return {key: sorted(rows, key=lambda row: row.at_ns) for key, rows in by_series.items()}
 
 
-def _objection(
-    used: Mapping[tuple[str, str], Sequence[Sample]], devices: int, name: str
-) -> str | None:
+def _used(read: _Read) -> _Read:
+    """Return each device's readings that count: its counter's where it has one."""
+    return {key: rows for key, rows in read.items() if key[1] == "J" or (key[0], "J") not in read}
+
+
+def _contradiction(read: _Read, window: Window) -> str | None:
+    """Say which device's counter and power samples cannot both be right.
+
+    A counter that stood still was seen, and one that was a hundred times too small (AMD's,
+    https://github.com/ROCm/amdsmi/issues/38).
+    """
+    for (series, unit), samples in read.items():
+        counter = read.get((series, "J"))
+        if unit != "W" or not counter or _coverage("W", samples, window) < LEAST_COVERAGE:
+            continue
+        sampled_w = _energy_j("W", samples, window) / window.length_s
+        counted_w = _energy_j("J", counter, window) / window.length_s
+        if abs(counted_w - sampled_w) > _MOST_APART * max(counted_w, sampled_w):
+            return (
+                f"the energy counter of {series} says {counted_w:,.4g} W on average and its power "
+                f"samples {sampled_w:,.4g} W: one of them is wrong"
+            )
+    return None
+
+
+def _objection(used: _Read, devices: int, name: str) -> str | None:
     if devices == 0:
         return name
     if len(used) < devices:
@@ -178,9 +208,7 @@ def _objection(
     return None
 
 
-def _uncovered(
-    used: Mapping[tuple[str, str], Sequence[Sample]], worst: str, coverage: float, window: Window
-) -> str | None:
+def _uncovered(used: _Read, worst: str, coverage: float, window: Window) -> str | None:
     if coverage >= LEAST_COVERAGE:
         return None
     said = (

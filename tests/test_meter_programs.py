@@ -150,13 +150,22 @@ def gpu(index: int, watts: object = 750, joules: object = 81234.567) -> dict[str
     }
 
 
-def test_amd_smi_reads_the_counter_else_the_power_of_the_socket(program: Program) -> None:
+def test_amd_smi_reads_the_counter_with_its_witness_else_the_power_alone(program: Program) -> None:
     program("amd-smi", amd([gpu(0), {**gpu(1), "energy": "N/A"}]))
     meter = amd_smi.connect("amd-smi")
-    assert {s.series: (s.unit, s.value) for s in meter.sample()} == {
-        "gpu0": ("J", 81234.567),
-        "gpu1": ("W", 750.0),
-    }
+    assert [d["source"] for d in meter.devices] == ["energy counter", "power samples"]
+    assert [(s.series, s.unit, s.value) for s in meter.sample()] == [
+        ("gpu0", "J", 81234.567),
+        ("gpu0", "W", 750.0),
+        ("gpu1", "W", 750.0),
+    ]
+
+
+def test_amd_smi_by_its_power_alone(program: Program) -> None:
+    program("amd-smi", amd([gpu(0)]))
+    meter = amd_smi.connect("amd-smi?source=power")
+    assert [d["source"] for d in meter.devices] == ["power samples"]
+    assert [(s.unit, s.value) for s in meter.sample()] == [("W", 750.0)]
 
 
 def test_amd_smi_of_rocm_7_and_a_chosen_device(program: Program) -> None:
@@ -170,12 +179,13 @@ def test_amd_smi_that_loses_a_device_says_so(program: Program) -> None:
     program("amd-smi", amd([gpu(0), gpu(1, watts=750, joules="N/A")]))
     with pytest.raises(ReadingError, match="tells nothing of GPU 1") as lost:
         meter.sample()
-    assert [s.series for s in lost.value.samples] == ["gpu0"]
+    assert {s.series for s in lost.value.samples} == {"gpu0"}
 
 
 @pytest.mark.parametrize(
     ("text", "script", "said"),
     [
+        ("amd-smi?source=coal", amd([gpu(0)]), "source is 'coal'; it is one of energy, power"),
         ("amd-smi:3", amd([gpu(0)]), "no GPU '3' tells its power; amd-smi lists 0"),
         ("amd-smi", amd([]), "lists no GPU that tells its power"),
         ("amd-smi", "echo ERROR", "prints no JSON: 'ERROR'"),

@@ -53,7 +53,23 @@ def test_a_counter_counts_on_while_nobody_reads_it():
 
 def test_a_counter_wins_over_power_samples_of_its_device():
     counted = [sample(s, 300.0 * s, unit="J") for s in SECONDS]
-    assert power(*counted, *(sample(s, 999.0) for s in SECONDS)).mean_w == pytest.approx(300)
+    assert power(*counted, *(sample(s, 370.0) for s in SECONDS)).mean_w == pytest.approx(300)
+
+
+@pytest.mark.parametrize("counted_w", [0.0, 3.0, 380.0])
+def test_a_counter_that_its_device_contradicts_is_no_figure(counted_w: float):
+    counted = [sample(s, counted_w * s, unit="J") for s in SECONDS]
+    found = power(*counted, *(sample(s, 300.0) for s in SECONDS))
+    assert (found.mean_w, found.energy_j) == (None, None)
+    assert found.reason is not None
+    if counted_w:  # one that stands still tells of no span at all
+        assert "samples 300 W: one of them is wrong" in found.reason
+
+
+def test_samples_of_a_part_of_the_window_contradict_nothing():
+    counted = [sample(s, 300.0 * s, unit="J") for s in SECONDS]
+    few = [sample(s, 999.0) for s in range(150, 170)]
+    assert power(*counted, *few).mean_w == pytest.approx(300)
 
 
 def test_devices_add_up_whatever_they_read():

@@ -1,6 +1,8 @@
 """AMD accelerators of this machine by ``amd-smi``: the energy counter, else the socket's power.
 
-https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
+The power is read beside the counter, as a witness: some releases count wrongly
+(https://github.com/ROCm/amdsmi/issues/38), and `pytest_agentperf.power` compares the two. What is
+printed: https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
 """
 
 import time
@@ -23,34 +25,37 @@ _PERIOD_S = 1.0
 _TIMEOUT_S = 10.0
 _POWERS = ("socket_power", "current_socket_power", "average_socket_power")
 """By release."""
+_UNITS: Mapping[str, Sequence[str]] = {"energy": ("J", "W"), "power": ("W",)}
+"""What is read, the first of it to be counted."""
 
 _NOTHING: Mapping[str, float] = {}
-_Told = Mapping[int, tuple[str, float]]
-"""Of each GPU a unit and a value."""
+_Told = Mapping[int, Mapping[str, float]]
+"""Of each GPU what it tells, by unit."""
 
 
 def connect(text: str = "amd-smi") -> Meter:
-    """Ask once: ``amd-smi[:INDEX,…]``.
+    """Ask once: ``amd-smi[:INDEX,…][?source=power]``.
 
     Raises:
         ConfigError: there is no amd-smi, or it lists no such device with power.
     """
-    address = read_address(text, ())
+    address = read_address(text, ("source",))
+    units = _UNITS[address.one_of("source", tuple(_UNITS), "energy")]
     timeout_s = address.timeout_s(_TIMEOUT_S)
     try:
-        told = _ask(timeout_s)
+        told = _ask(timeout_s, units)
     except ReadingError as failed:
         raise address.refused(
             f"{failed}; is this the accelerators' machine, with ROCm?"
         ) from failed
     wanted = [w.strip() for w in address.target.split(",")] if address.target else map(str, told)
-    chosen: dict[int, str] = {}
+    chosen: dict[int, Sequence[str]] = {}
     for name in wanted:
         index = int(name) if name.isascii() and name.isdigit() else -1
         if index not in told:
             listed = ", ".join(map(str, told)) or "none"
             raise address.refused(f"no GPU {name!r} tells its power; amd-smi lists {listed}")
-        chosen[index] = told[index][0]
+        chosen[index] = tuple(told[index])
     if not chosen:
         raise address.refused("amd-smi lists no GPU that tells its power")
     return AmdSmiMeter(address, chosen, timeout_s)
@@ -62,8 +67,10 @@ class AmdSmiMeter:
     kind = "amd-smi"
     role: Role = "accelerator"
 
-    def __init__(self, address: MeterAddress, units: Mapping[int, str], timeout_s: float) -> None:
-        """Read these GPUs, by index, in these units."""
+    def __init__(
+        self, address: MeterAddress, units: Mapping[int, Sequence[str]], timeout_s: float
+    ) -> None:
+        """Read these GPUs, by index, in these units; the first is what counts."""
         self.name = address.text
         self.period_s = address.period_s(_PERIOD_S)
         self._units = units
@@ -71,9 +78,9 @@ class AmdSmiMeter:
         self.devices: Sequence[Mapping[str, Any]] = [
             {
                 "series": f"gpu{index}",
-                "source": "energy counter" if unit == "J" else "power samples",
+                "source": "energy counter" if told[0] == "J" else "power samples",
             }
-            for index, unit in units.items()
+            for index, told in units.items()
         ]
 
     def sample(self) -> Sequence[Sample]:
@@ -83,15 +90,22 @@ class AmdSmiMeter:
             ReadingError: amd-smi fails, or a device tells nothing.
         """
         began_ns = time.perf_counter_ns()
-        told = _ask(self._timeout_s, self._units)
+        told = _ask(self._timeout_s, tuple(_UNITS["energy"]))
         at_ns = (began_ns + time.perf_counter_ns()) // 2
-        out = [
-            Sample(at_ns=at_ns, series=f"gpu{index}", unit=unit, value=value)
-            for index, (unit, value) in told.items()
-        ]
-        missing = sorted(self._units.keys() - told.keys())
+        out: list[Sample] = []
+        missing: list[int] = []
+        for index, units in self._units.items():
+            values = told.get(index, _NOTHING)
+            out += [
+                Sample(at_ns=at_ns, series=f"gpu{index}", unit=unit, value=values[unit])
+                for unit in units
+                if unit in values and units[0] in values
+            ]
+            if units[0] not in values:
+                missing.append(index)
         if missing:
-            raise ReadingError(f"amd-smi tells nothing of GPU {', '.join(map(str, missing))}", out)
+            lost = ", ".join(map(str, sorted(missing)))
+            raise ReadingError(f"amd-smi tells nothing of GPU {lost}", out)
         return out
 
     def clock(self) -> None:
@@ -101,8 +115,8 @@ class AmdSmiMeter:
         """Do nothing: no run is left."""
 
 
-def _ask(timeout_s: float, units: Mapping[int, str] | None = None) -> _Told:
-    """Run it; with ``units``, return of those GPUs alone what was read of them before."""
+def _ask(timeout_s: float, units: Sequence[str]) -> _Told:
+    """Run it; return what every GPU tells in these units."""
     text = printed(_COMMAND, timeout_s=timeout_s)
     try:
         body: Any = msgspec.json.decode(text)
@@ -111,14 +125,13 @@ def _ask(timeout_s: float, units: Mapping[int, str] | None = None) -> _Told:
     listed: Any = body.get("gpu_data") if isinstance(body, dict) else body  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] plain JSON
     if not isinstance(listed, list):
         raise ReadingError("amd-smi prints no list of GPUs")
-    out: dict[int, tuple[str, float]] = {}
+    out: dict[int, Mapping[str, float]] = {}
     for entry in cast("list[Any]", listed):
         index = entry.get("gpu") if isinstance(entry, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] plain JSON
         told = _told(cast("Mapping[str, Any]", entry)) if isinstance(index, int) else _NOTHING
-        wanted = ("J", "W") if units is None else (units.get(cast("int", index), ""),)
-        unit = next((u for u in wanted if u in told), None)
-        if unit is not None:
-            out[cast("int", index)] = (unit, told[unit])
+        known = {unit: told[unit] for unit in units if unit in told}
+        if known:
+            out[cast("int", index)] = known
     return out
 
 
