@@ -158,11 +158,17 @@ def check_answers(baseline: Bundle, models: Models) -> None:
 def differences(baseline: Bundle, settings: Settings, models: Models, inputs: Inputs) -> list[str]:
     """Return in what two runs differ that must be equal to compare them, with both values."""
     return [
+        *_rescored(baseline),
         *_client(baseline, inputs),
         *_system(baseline.system, inputs.system),
         *_settings(baseline.settings, settings),
         *_models(baseline.models, models, inputs),
     ]
+
+
+def _rescored(baseline: Bundle) -> Iterator[str]:
+    if (mark := baseline.rescored) is not None:
+        yield f"the baseline judges run {mark.run} again: {'; '.join(mark.changed)}"
 
 
 def _client(baseline: Bundle, inputs: Inputs) -> Iterator[str]:

@@ -42,6 +42,7 @@ __all__ = [
     "ModelRun",
     "PhaseResult",
     "Provenance",
+    "Rescored",
     "RunFolder",
     "encode_bundle",
     "provenance",
@@ -173,6 +174,20 @@ class ModelRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rescored:
+    """That a bundle was not measured: an earlier run's requests were judged again."""
+
+    run: str
+    """The run that measured."""
+    bundle_sha256: str
+    """Of its ``bundle.json``."""
+    client: str
+    """Version of this package that judged again; that of the load stands in the provenance."""
+    changed: tuple[str, ...]
+    """What differs from the run's own judgement, a line each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """Everything a run found out, except the single requests."""
 
@@ -191,6 +206,8 @@ class Bundle:
     """Where the declared system says otherwise; a line each."""
     idle: tuple[MeterPower, ...] | None = None
     """What each meter said before the first phase, with no load; ``None``: not measured yet."""
+    rescored: Rescored | None = None
+    """``None``: the run measured what it says."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""

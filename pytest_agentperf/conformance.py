@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from pytest_agentperf.plan import Plan
 from pytest_agentperf.power import Power
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.validity import Check
 
-__all__ = ["PhaseFacts", "Rule", "conformance", "is_conformant"]
+__all__ = ["PhaseFacts", "Planned", "Rule", "conformance", "is_conformant"]
 
 Status = Literal["met", "not met", "not checkable"]
 
@@ -35,6 +34,35 @@ class PhaseFacts:
     token_ratio: float | None
 
 
+class Planned(Protocol):
+    """What conformance asks of what was replayed."""
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of all trajectories."""
+        ...
+
+    @property
+    def cut_turns(self) -> int:
+        """Turns that did not fit the context."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Trajectories of which nothing fitted."""
+        ...
+
+    @property
+    def estimated_isl(self) -> int:
+        """Prompts whose length was estimated."""
+        ...
+
+    @property
+    def sampled_tools(self) -> int:
+        """Tool times that were drawn."""
+        ...
+
+
 def is_conformant(rules: Sequence[Rule]) -> bool:
     """Tell whether no rule is broken; rules that cannot be checked do not break it."""
     return all(rule.status != "not met" for rule in rules)
@@ -44,7 +72,7 @@ def conformance(
     settings: Settings,
     spec: ModelSpec,
     published: ModelSpec | None,
-    plan: Plan,
+    plan: Planned,
     phases: Sequence[PhaseFacts],
     *,
     simulated: bool,
@@ -74,7 +102,7 @@ def conformance(
 
 
 def _workload(
-    settings: Settings, spec: ModelSpec, published: ModelSpec | None, plan: Plan
+    settings: Settings, spec: ModelSpec, published: ModelSpec | None, plan: Planned
 ) -> tuple[Rule, ...]:
     synthetic = settings.dataset.startswith("synthetic:")
     same = published is not None and dict(spec.request) == dict(published.request)

@@ -13,7 +13,7 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.validity import Marks, check
 
-__all__ = ["judge_phase"]
+__all__ = ["judge_phase", "marks_of", "ttft_limits_s"]
 
 
 def judge_phase(
@@ -36,7 +36,7 @@ def judge_phase(
     """
     metrics = summarize(measurement, speed=settings.speed)
     powers = measure_meters(measurement.meters, measurement.window)
-    checks = check(measurement, metrics, _marks(spec, settings))
+    checks = check(measurement, metrics, marks_of(spec, settings))
     invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
     return PhaseResult(
         number=0,
@@ -49,17 +49,19 @@ def judge_phase(
         meters=powers,
         verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid),
         checks=checks,
-        server=serve(measurement, _ttft_limits_s(spec)),
+        server=serve(measurement, ttft_limits_s(spec)),
         intervals=intervals(measurement, speed=settings.speed),
     )
 
 
-def _ttft_limits_s(spec: ModelSpec) -> Sequence[float]:
+def ttft_limits_s(spec: ModelSpec) -> Sequence[float]:
+    """Return every bound on TTFT that a model's tiers have, seconds, ascending."""
     limits = (limit for tier in spec.tiers for limit in tier.limits)
     return sorted({limit.value for limit in limits if limit.metric == "ttft_s"})
 
 
-def _marks(spec: ModelSpec, settings: Settings) -> Marks:
+def marks_of(spec: ModelSpec, settings: Settings) -> Marks:
+    """Return what a model's phases are held to."""
     return Marks(
         max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
         first_chunk_judged=settings.speed == "first-chunk" or spec.limits_first_chunk,

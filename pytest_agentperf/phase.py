@@ -387,11 +387,4 @@ class PhaseRun:
         return tuple(map(self._with_count, self._turns))
 
     def _with_count(self, turn: TurnRecord) -> TurnRecord:
-        osl, first = self._counts.get((turn.agent, turn.ordinal, turn.turn), (None, None))
-        told = turn.first_chunk_tokens
-        return replace(
-            turn,
-            local_osl_tokens=osl,
-            osl_tokens=osl if turn.osl_tokens is None else turn.osl_tokens,
-            first_chunk_tokens=first if told is None else told,
-        )
+        return turn.counted(*self._counts.get((turn.agent, turn.ordinal, turn.turn), (None, None)))

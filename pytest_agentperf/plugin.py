@@ -8,7 +8,6 @@ import inspect
 import shutil
 import sys
 from collections.abc import Generator, Mapping
-from importlib import resources
 from typing import Any, cast
 
 import pytest
@@ -38,8 +37,6 @@ __all__ = [
     "agentperf_system",
     "capacity",
 ]
-
-_SHIPPED = "aa-agentperf.yaml"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,18 +96,12 @@ def _given(config: pytest.Config) -> Mapping[str, Value]:
 
 def _models(session: Session) -> Any:
     from pytest_agentperf.bench import Models  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.shipped import published, shipped_models  # noqa: PLC0415 the same
     from pytest_agentperf.sim.address import model_of_preset  # noqa: PLC0415 the same
-    from pytest_agentperf.tierfile import (  # noqa: PLC0415 the same
-        choose_models,
-        find_model,
-        parse_tiers,
-    )
+    from pytest_agentperf.tierfile import choose_models, parse_tiers  # noqa: PLC0415 the same
 
-    shipped = parse_tiers(
-        (resources.files("pytest_agentperf") / "tiers" / _SHIPPED).read_text("utf-8"), _SHIPPED
-    )
     settings = session.settings
-    specs, where = shipped, "the tiers of this package"
+    specs, where = shipped_models(), "the tiers of this package"
     if settings.slo is not None:
         specs, where = (
             parse_tiers(read_text(settings.slo, "--agentperf-slo"), settings.slo),
@@ -118,19 +109,7 @@ def _models(session: Session) -> Any:
         )
     models = settings.model or model_of_preset(settings.endpoint or "")
     chosen = choose_models(specs, models=models, tiers=settings.tier, where=where)
-    published = {name: find_model(shipped, name) for name in chosen}
-    return Models(
-        specs=chosen,
-        published={
-            name: _served_as(name, spec) for name, spec in published.items() if spec is not None
-        },
-    )
-
-
-def _served_as(name: str, spec: Any) -> Any:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(spec, model=name, tiers=tuple(replace(t, model=name) for t in spec.tiers))
+    return Models(specs=chosen, published=published(chosen))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -5,7 +5,7 @@ Linux ``CLOCK_MONOTONIC``, one for all its processes), or virtual nanoseconds. S
 machines have been moved into it; see `pytest_agentperf.alignment`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 __all__ = [
@@ -122,6 +122,17 @@ class TurnRecord:
     def completes(self) -> bool:
         """Tell whether a whole trajectory ends here: all its turns asked, the last one answered."""
         return self.last_turn and not self.from_turn and self.error is None
+
+    def counted(self, osl_tokens: int | None, first_chunk_tokens: int | None) -> "TurnRecord":
+        """Return it with what a local tokenizer counted; what the server told stands."""
+        return replace(
+            self,
+            local_osl_tokens=osl_tokens,
+            osl_tokens=osl_tokens if self.osl_tokens is None else self.osl_tokens,
+            first_chunk_tokens=(
+                first_chunk_tokens if self.first_chunk_tokens is None else self.first_chunk_tokens
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,13 @@ def read_run(name: str, results: str) -> Bundle:
             f"--agentperf-resume {name!r}: {path} cannot be read: {failed}; nothing can be taken "
             "over from this run: start one without --agentperf-resume"
         ) from failed
-    return read_bundle(data, f"--agentperf-resume {path}")
+    run = read_bundle(data, f"--agentperf-resume {path}")
+    if run.rescored is not None:
+        raise ConfigError(
+            f"--agentperf-resume {name!r}: it judges run {run.rescored.run} again and has measured "
+            "nothing itself; go on with that run"
+        )
+    return run
 
 
 def check_same(run: Bundle, settings: Settings, models: Models, inputs: Inputs) -> None:

@@ -34,6 +34,8 @@ class Timeline:
     )
     """What the server told, by series: the mean of what it said in a second, or by how much a count
     had grown since it was last asked; ``None`` where it said nothing in that second."""
+    began_ns: int | None = None
+    """When second 0 begins, by the clock of the requests; ``None``: in runs before it was kept."""
 
 
 def timeline(measurement: Measurement) -> Timeline:
@@ -54,6 +56,7 @@ def timeline(measurement: Measurement) -> Timeline:
         ),
         output_tokens=_tokens(turns, began_ns, seconds),
         server=_server(measurement.samples, began_ns, seconds),
+        began_ns=began_ns,
     )
 
 

@@ -16,7 +16,7 @@ from pytest_agentperf.baseline import (
     read_noise,
     verified_agents,
 )
-from pytest_agentperf.bundle import Bundle, encode_bundle
+from pytest_agentperf.bundle import Bundle, Rescored, encode_bundle
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.spread import encode_noise
 from pytest_agentperf.synthesis import synthesize
@@ -182,3 +182,11 @@ def test_noise_lies_beside_the_baseline_or_where_it_is_named(tmp_path: Path) -> 
         read_noise(str(tmp_path / "nowhere"), then, at)
     with pytest.raises(ConfigError, match="measured with dataset 9f86d081884c, the baseline with"):
         read_noise(None, baseline(), at)
+
+
+def test_a_rescored_run_is_no_baseline() -> None:
+    mark = Rescored(run="r", bundle_sha256="0", client="0.1.0", changed=("requests of a part",))
+    now = baseline()
+    assert differences(replace(now, rescored=mark), now.settings, models(now), INPUTS) == [
+        "the baseline judges run r again: requests of a part"
+    ]
