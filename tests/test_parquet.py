@@ -1,0 +1,191 @@
+"""A run as Parquet, read back by pyarrow; and what is said where it is not installed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pytest_agentperf import export
+from pytest_agentperf.bundle import RunFolder
+from pytest_agentperf.parquet import COLUMNS, load_pyarrow, write_tables
+from pytest_agentperf.records import TurnRecord, Window
+from pytest_agentperf.stored import open_run
+from pytest_agentperf.timeline import Timeline
+from tests.bundles import example_bundle
+from tests.phases import WINDOW, ns, request
+
+ROWS = [
+    request(100.0, ttft_s=0.5, decode_s=2.0, osl_tokens=41, agent=0),
+    request(150.0, error="timeout after 300 s", first_token_ns=None, last_token_ns=None,
+            osl_tokens=None, isl_tokens=None, token_offsets_us=b"", agent=1),
+    request(199.5, ttft_s=1.0, decode_s=4.0, osl_tokens=21, agent=0, turn=2),
+    request(200.0, agent=1, osl_tokens=1),
+]  # fmt: skip
+BEGAN_NS = ns(40)
+_, pq = load_pyarrow()
+
+
+def _seconds(window: Window) -> Timeline:
+    return Timeline(
+        window_s=tuple((at - BEGAN_NS) / 1e9 for at in (window.start_ns, window.end_ns)),  # pyright: ignore[reportArgumentType] two
+        started=(1, 2),
+        in_flight=(0.5, 2.0),
+        waiting=(0.25, 0.0),
+        output_tokens=(0.0, 12.0),
+        server={"running": (None, 1.5)},
+        began_ns=BEGAN_NS,
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two phases of four requests each; the first was counted by a local tokenizer."""
+    bundle = example_bundle()
+    folder = RunFolder(tmp_path / "results", replace(bundle, phases=bundle.phases[:2]))
+    for number in (1, 2):
+        folder.turns(number, ROWS)
+        folder.timeline(number, _seconds(WINDOW))
+    folder.token_counts(1, [(0, 0, 1, 40, 3), (1, 0, 1, 7, None)])
+    folder.close()
+    return folder.path
+
+
+def table(out: Path, name: str) -> list[dict[str, Any]]:
+    return pq.read_table(out / f"{name}.parquet").to_pylist()
+
+
+def test_requests_come_back_with_types_units_and_what_is_made_of_them(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export.main([str(run), "--out", str(tmp_path / "tables")]) == 0
+    assert f"{tmp_path / 'tables' / 'requests'}.parquet: 8 rows\n" in capsys.readouterr().out
+    rows = table(tmp_path / "tables", "requests")
+    assert [r["phase"] for r in rows] == [1] * 4 + [2] * 4
+    assert {(r["phase"], r["agents"]) for r in rows} == {(1, 8), (2, 16)}
+    first, failed, last, beyond = rows[4:]
+    assert [r["in_window"] for r in rows[4:]] == [True, True, True, False]
+    # 40 tokens in the 2 s after the first, 20 in 4.
+    assert (first["ttft_s"], first["output_speed_tok_per_s"]) == (0.5, 20.0)
+    assert (last["output_speed_tok_per_s"], last["e2e_s"]) == (5.0, 5.0)
+    assert (failed["ttft_s"], failed["output_speed_tok_per_s"]) == (float("inf"), 0.0)
+    assert (failed["error"], failed["osl_tokens"], failed["first_token_ns"]) == (
+        "timeout after 300 s", None, None
+    )  # fmt: skip
+    assert beyond["output_speed_tok_per_s"] is None
+    assert first["sent_ns"] == ns(100)
+    assert first["token_offsets_us"] == [500_000, 2_500_000]
+
+
+def test_what_a_tokenizer_counted_stands_with_its_requests(run: Path, tmp_path: Path) -> None:
+    export.main([str(run), "--out", str(tmp_path / "tables")])
+    rows = table(tmp_path / "tables", "requests")
+    counted = [(r["osl_tokens"], r["local_osl_tokens"], r["first_chunk_tokens"]) for r in rows[:4]]
+    # The server's own count stands where there is one.
+    assert counted == [(41, 40, 3), (7, 7, None), (21, None, None), (1, 7, None)]
+    assert {r["local_osl_tokens"] for r in rows[4:]} == {None}
+
+
+def test_every_field_of_a_request_is_a_column() -> None:
+    assert {f.name for f in fields(TurnRecord)} <= set(COLUMNS["requests"])
+
+
+def test_phases_verdicts_and_seconds_come_back(run: Path, tmp_path: Path) -> None:
+    export.main([str(run), "--out", str(tmp_path / "tables")])
+    bundle = json.loads((run / "bundle.json").read_bytes())
+    rows = table(tmp_path / "tables", "phases")
+    for row, phase in zip(rows, bundle["phases"], strict=True):
+        assert (row["phase"], row["agents"]) == (phase["number"], phase["agents"])
+        assert row["ttft_s_p95"] == phase["metrics"]["ttft_s"]["p95"]
+        assert row["output_speed_tok_per_s_n"] == phase["metrics"]["output_speed_tok_per_s"]["n"]
+        assert row["throughput_tok_per_s"] == phase["metrics"]["throughput_tok_per_s"]
+        assert row["power_mean_w"] == phase["power"]["mean_w"]
+        assert (row["window_start_ns"], row["window_end_ns"]) == (ns(100), ns(200))
+    findings = table(tmp_path / "tables", "verdicts")
+    told = [
+        (p["number"], v["tier"], v["outcome"], f["limit"], f["observed"], f["met"])
+        for p in bundle["phases"] for v in p["verdicts"] for f in v["findings"]
+    ]  # fmt: skip
+    names = ("phase", "tier", "outcome", "limit", "observed", "met")
+    assert [tuple(row[name] for name in names) for row in findings] == told
+    seconds = table(tmp_path / "tables", "timeline")
+    assert [(s["second"], s["started_agents"], s["output_tokens"]) for s in seconds[:2]] == [
+        (0, 1, 0.0), (1, 2, 12.0)
+    ]  # fmt: skip
+    assert seconds[1]["start_ns"] == BEGAN_NS + 10**9
+    assert not seconds[1]["in_window"]
+    (said, _) = table(tmp_path / "tables", "server")
+    assert (said["second"], said["series"], said["value"]) == (1, "running", 1.5)
+
+
+def test_a_file_says_of_which_run_it_is_and_has_the_types_that_are_named(
+    run: Path, tmp_path: Path
+) -> None:
+    write_tables(open_run(run), tmp_path)
+    for name, columns in COLUMNS.items():
+        schema: Any = pq.read_schema(tmp_path / f"{name}.parquet")
+        assert schema.metadata[b"agentperf_run"] == run.name.encode()
+        assert schema.metadata[b"agentperf_bundle_schema"] == b"agentperf-bundle/1"
+        assert schema.names == list(columns)
+    requests: Any = pq.read_schema(tmp_path / "requests.parquet")
+    kinds = {n: str(requests.field(n).type) for n in ("phase", "sent_ns", "ttft_s", "in_window")}
+    assert kinds == {"phase": "int32", "sent_ns": "int64", "ttft_s": "double", "in_window": "bool"}
+    assert str(requests.field("token_offsets_us").type) == "list<element: uint32>"
+
+
+def test_rows_are_written_in_groups(run: Path, tmp_path: Path) -> None:
+    assert write_tables(open_run(run), tmp_path, group_rows=3)["requests"] == 8
+    found: Any = pq.ParquetFile(tmp_path / "requests.parquet").metadata
+    assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [3, 3, 2]
+    sent = [row["sent_ns"] for row in table(tmp_path, "requests")]
+    assert sent == [turn.sent_ns for turn in ROWS] * 2
+    assert np.all(np.diff(sent[:4]) > 0)
+
+
+def test_nothing_is_left_of_an_export_that_fails(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (run / "requests.jsonl").open("ab") as log:
+        log.write(b"{}\n")
+    assert export.main([str(run), "--out", str(tmp_path / "tables")]) == 4
+    assert "requests.jsonl cannot be read, after phase 2: " in capsys.readouterr().err
+    assert list((tmp_path / "tables").iterdir()) == []
+
+
+def test_wrong_use_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export.main([str(tmp_path / "none"), "--out", str(tmp_path / "tables")]) == 4
+    assert not (tmp_path / "tables").exists()
+    export.main([str(run), "--out", str(tmp_path / "tables")])
+    before = (tmp_path / "tables" / "requests.parquet").read_bytes()
+    capsys.readouterr()
+    assert export.main([str(run), "--out", str(tmp_path / "tables")]) == 4
+    assert "requests.parquet is there already; name another folder" in capsys.readouterr().err
+    assert (tmp_path / "tables" / "requests.parquet").read_bytes() == before
+    with pytest.raises(SystemExit) as ended:
+        export.main([str(run)])
+    assert ended.value.code == 4
+
+
+def test_without_pyarrow_the_extra_is_named(run: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from pytest_agentperf.export import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run), "--out", str(tmp_path / "tables")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr == (
+        "error: Parquet is written by pyarrow, which is not installed: "
+        "pip install 'pytest-agentperf[parquet]'\n"
+    )
+    assert not (tmp_path / "tables").exists()
