@@ -21,8 +21,8 @@ from socket import AF_INET, AF_INET6, create_server, socket
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.importers.recording import load
 from pytest_agentperf.recorder.journal import Journal
-from pytest_agentperf.recorder.peer import READ_BYTES, Upstream, read_upstream
 from pytest_agentperf.recorder.proxy import Proxy
+from pytest_agentperf.recorder.upstream import Upstream, read_upstream
 
 try:
     from uvloop import new_event_loop
@@ -44,12 +44,13 @@ async def _record(asked: Namespace, upstream: Upstream, proxy: Proxy, listener: 
         loop.add_signal_handler(number, stopped.set)
     gc.collect()
     gc.freeze()  # what is there now stays: no collection of it shall delay an answer
-    server = await asyncio.start_server(proxy.serve, sock=listener, limit=READ_BYTES)
+    server = await loop.create_server(proxy.serve, sock=listener, backlog=_BACKLOG)
     host, port = listener.getsockname()[:2]
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}{upstream.prefix}"
     _say(f"recording {upstream.url} to {asked.out}; point the agent at {base} (Ctrl-C ends)")
     await stopped.wait()
     server.close()
+    proxy.end()
 
 
 def _listen(host: str, port: int) -> socket:

@@ -1,9 +1,6 @@
-"""What the recorder understands of answers, what it writes, and how it passes bytes on."""
+"""What the recorder understands of answers, what it writes, and where requests go."""
 
-import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,42 +14,12 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.importers.recording import load
 from pytest_agentperf.recorder.heard import Answer, Listener
 from pytest_agentperf.recorder.journal import Asked, Journal, read_request
-from pytest_agentperf.recorder.peer import passed_on, read_upstream
-from pytest_agentperf.recorder.proxy import Proxy
-from pytest_agentperf.trajectory import Message, ToolCall, prompts
+from pytest_agentperf.recorder.upstream import passed_on, read_upstream
+from pytest_agentperf.trajectory import Message, prompts
+from tests.spoken import CALL, CHAT, events, lines
 
 STREAM = "text/event-stream; charset=utf-8"
-CALL = ToolCall(id="c1", name="bash", arguments='{"command": "ls"}')
 SPOKEN = Message(role="assistant", content="I look.", reasoning="Hm. ", tool_calls=(CALL,))
-
-
-def events(*values: Any) -> bytes:
-    return b"".join(b"data: %b\n\n" % msgspec.json.encode(value) for value in values)
-
-
-def chunk(**delta: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta}]}
-
-
-def call(**function: str) -> dict[str, Any]:
-    named = {"id": "c1"} if "name" in function else {}
-    return chunk(tool_calls=[{"index": 0, **named, "function": function}])
-
-
-CHAT = (
-    events(
-        chunk(role="assistant", content=""),
-        chunk(reasoning_content="Hm. "),
-        chunk(content="I "),
-        chunk(content="look."),
-        call(name="bash", arguments=""),
-        call(arguments='{"command"'),
-        call(arguments=': "ls"}'),
-        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
-        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5}},
-    )
-    + b"data: [DONE]\n\n"
-)
 
 
 def block(index: int, **content: Any) -> dict[str, Any]:
@@ -193,10 +160,6 @@ def test_a_body_without_messages_is_not_written_down(content: Any):
     assert asked(content) is None
 
 
-def lines(path: Path) -> list[Any]:
-    return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-
-
 @given(
     conversations=st.lists(
         st.lists(st.sampled_from(["a", "b", "é\n", '"'])), min_size=1, max_size=6
@@ -303,166 +266,3 @@ def test_requests_go_below_the_base_url(base: str, target: str, goes_to: str):
 def test_headers_of_one_connection_stay_behind():
     headers = [(b"Connection", b"close, X-Hop"), (b"X-Hop", b"1"), (b"X-Stays", b"2")]
     assert passed_on(headers) == [(b"X-Stays", b"2")]
-
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def through(upstream: Serve, path: Path, talk: Serve) -> list[Any]:
-    """Run a talk of an agent through a proxy to an upstream; return the journal's lines."""
-
-    async def run() -> None:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with closing(writer), suppress(ConnectionError):
-                await upstream(reader, writer)
-                await reader.read()
-
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        journal = Journal(path, {}, began_ns=0)
-        proxy = Proxy(upstream=read_upstream(f"http://127.0.0.1:{port}"), journal=journal)
-        listener = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-        agent = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
-        async with asyncio.timeout(10):
-            await talk(*agent)
-            agent[1].close()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            await asyncio.gather(*others)
-            await asyncio.sleep(0)  # transports close in the next turn of the loop
-        listener.close()
-        server.close()
-        journal.close()
-
-    asyncio.run(run())
-    return lines(path)
-
-
-BODY = b'{"messages":[]}'
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(BODY),
-    BODY,
-)
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def chunked(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def take(reader: asyncio.StreamReader) -> bytes:
-    """Read one request."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        (line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")),
-        b"0",
-    )
-    return head + await reader.readexactly(int(length))
-
-
-def test_each_piece_is_passed_on_before_the_next_one_comes(tmp_path: Path):
-    heard = asyncio.Event()
-
-    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await take(reader)
-        writer.write(HEAD + chunked(CHAT[:60]))
-        await heard.wait()
-        writer.write(chunked(CHAT[60:]) + b"0\r\n\r\n")
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(POST)
-        await reader.readuntil(CHAT[:60])
-        heard.set()
-        assert (await reader.readuntil(b"0\r\n\r\n")).count(b"data: ") == CHAT.count(b"data: ") - 1
-
-    *_, answer = through(upstream, tmp_path / "out.jsonl", talk)
-    assert answer["usage"] == {"prompt_tokens": 9, "completion_tokens": 5}
-    assert answer["message"]["tool_calls"] == [msgspec.to_builtins(CALL)]
-
-
-def test_an_answer_that_is_cut_arrives_cut(tmp_path: Path):
-    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await take(reader)
-        writer.write(HEAD + chunked(CHAT[:60]))
-        await writer.drain()
-        writer.close()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(POST)
-        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await reader.readuntil(b"0\r\n\r\n")
-
-    *_, answer = through(upstream, tmp_path / "out.jsonl", talk)
-    assert answer["error"] == "the server broke the answer off"
-
-
-def test_the_server_learns_that_the_agent_has_gone(tmp_path: Path):
-    learnt = asyncio.Event()
-
-    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await take(reader)
-        writer.write(HEAD)
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-        learnt.set()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(POST)
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
-        await learnt.wait()
-
-    *_, answer = through(upstream, tmp_path / "out.jsonl", talk)
-    assert answer["error"] == "the agent closed the connection before the answer ended"
-
-
-def test_a_connection_that_died_while_idle_is_opened_again(tmp_path: Path):
-    seen: list[bytes] = []
-    answer = HEAD + chunked(CHAT) + b"0\r\n\r\n"
-
-    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await take(reader))
-        writer.write(answer)
-        await writer.drain()
-        writer.close()  # without a word, as some servers do
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for _ in range(3):
-            writer.write(POST)
-            await reader.readuntil(b"\r\n0\r\n\r\n")
-
-    found = through(upstream, tmp_path / "out.jsonl", talk)
-    assert [line["error"] for line in found if "answer" in line] == [None] * 3
-    assert all(b"Accept-Encoding: identity" in request for request in seen)
-
-
-def test_a_chunked_request_and_an_answer_without_length_go_through(tmp_path: Path):
-    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert (await take(reader)).endswith(BODY)
-        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + CHAT)
-        await writer.drain()
-        writer.close()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head, _, _ = POST.partition(b"Content-Length")
-        body = chunked(BODY[:4]) + chunked(BODY[4:]) + b"0\r\n\r\n"
-        writer.write(head + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
-        writer.write(body)
-        await reader.readuntil(b"\r\n0\r\n\r\n")
-
-    *_, answer = through(upstream, tmp_path / "out.jsonl", talk)
-    assert (answer["error"], answer["finish_reason"]) == (None, "tool_calls")
-
-
-@pytest.mark.parametrize(
-    "request_", [b"GET http://elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n", b"nonsense\r\n\r\n"]
-)
-def test_what_is_no_request_for_the_server_is_refused(tmp_path: Path, request_: bytes):
-    async def upstream(*_: Any) -> None:
-        raise AssertionError
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(request_)
-        assert (await reader.read()).startswith(b"HTTP/1.1 400")
-
-    through(upstream, tmp_path / "out.jsonl", talk)

@@ -20,7 +20,7 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.importers.recording import FORMAT, SESSION_HEADERS, VERSION
 from pytest_agentperf.recorder.heard import Answer
 
-__all__ = ["Asked", "Journal", "read_request"]
+__all__ = ["Asked", "Journal", "kind_of", "read_request"]
 
 KEPT_HEADERS = (*SESSION_HEADERS, "user-agent")
 """All others stay off the disk, whatever they hold."""
@@ -48,6 +48,13 @@ class Asked:
     """Parts of the request that must not reach the disk wherever they stand."""
 
 
+def kind_of(method: str, target: str) -> str | None:
+    """Return what a request asks, ``chat`` or ``messages``; ``None`` where it asks no model."""
+    path = target.partition("?")[0].rstrip("/")
+    kinds = (kind for end, kind in KINDS.items() if path.endswith(end))
+    return next(kinds, None) if method == "POST" else None
+
+
 def read_request(
     method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes
 ) -> Asked | None:
@@ -60,8 +67,8 @@ def read_request(
         body: not packed.
     """
     path, _, query = target.partition("?")
-    kind = next((kind for end, kind in KINDS.items() if path.rstrip("/").endswith(end)), None)
-    if method != "POST" or kind is None:
+    kind = kind_of(method, target)
+    if kind is None:
         return None
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])

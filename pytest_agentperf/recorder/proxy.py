@@ -1,61 +1,41 @@
 """Passes requests to the server and answers back as they come, and has the journal write them down.
 
-Every connection of an agent has one of its own to the server, as without the proxy. A request is
-passed on when it is whole. Each piece of an answer is passed on before anybody looks at it, save
-the last one: what the agent has seen the end of is in the journal.
+Every connection of an agent has one of its own to the server, as without the proxy. Each piece of a
+request or an answer is passed on before anybody looks at it, save the last one of an answer: what
+the agent has seen the end of is in the journal.
 """
 
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import h11
 import msgspec
 
-from pytest_agentperf.recorder.heard import Answer, Listener
-from pytest_agentperf.recorder.journal import Asked, Journal, read_request
-from pytest_agentperf.recorder.peer import READ_BYTES, Peer, Upstream, passed_on
+from pytest_agentperf.recorder.exchange import Exchange
+from pytest_agentperf.recorder.http1 import (
+    CONTINUE,
+    Event,
+    HttpError,
+    RequestHead,
+    RequestParser,
+    ResponseParser,
+    response_head,
+)
+from pytest_agentperf.recorder.journal import Journal
+from pytest_agentperf.recorder.peer import Peer
+from pytest_agentperf.recorder.upstream import Upstream
 
 __all__ = ["Proxy"]
 
 _BAD_REQUEST, _BAD_GATEWAY = 400, 502
-_STAYS_BEHIND = (b"accept-encoding", b"content-length", b"expect", b"host", b"transfer-encoding")
 _GONE = "the agent closed the connection before the answer ended"
 _ENDED = "the recorder was ended before the answer did"
+_BROKEN_OFF = "the server broke the answer off"
 _DEAD_WITHIN_NS = 1_000_000_000
 """A reused connection that was closed while idle shows at once; later, the server did it."""
-_BROKEN_OFF = "the server broke the answer off"
-_now_ns = time.perf_counter_ns
-
-
-@dataclass(slots=True, kw_only=True)
-class _Exchange:
-    """One request, and how far its answer has come."""
-
-    head: h11.Request
-    body: bytes
-    came_ns: int
-    """When its first bytes came."""
-    asked: Asked | None = None
-    """What is written down of it; ``None`` where it asks no model, and before it is sent on."""
-    is_counted: bool = False
-    number: int = 0
-    """In the journal; 0 while it is not open there."""
-    status: int = _BAD_GATEWAY
-    first_byte_ns: int | None = None
-    listener: Listener | None = None
-    agent_left: bool = False
-
-    @property
-    def target(self) -> str:
-        """Path and query, as the agent wrote them."""
-        return self.head.target.decode("latin-1")
-
-
-class _UnreachableError(Exception):
-    """The server could not be reached, or broke off before it answered."""
+_WRITE_AFTER_S = 0.005
+"""When a request has just come, the server may need the CPU to read it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,234 +46,218 @@ class Proxy:
     journal: Journal
     passed_only: Counter[str] = field(default_factory=Counter[str])
     """Requests that were passed on and not written down, by path."""
+    _clients: "set[_Client]" = field(default_factory=set["_Client"])
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of an agent."""
-        client = _Client(self, Peer(reader, writer, h11.SERVER))
-        try:
-            # A cancelled task is told as an error by asyncio's streams before Python 3.12.
-            with suppress(asyncio.CancelledError):
-                await client.work()
-        finally:
-            client.close()
+    def serve(self) -> asyncio.Protocol:
+        """Return what serves one connection of an agent."""
+        client = _Client(self)
+        self._clients.add(client)
+        return client.agent
 
-    def write_request(self, exchange: _Exchange) -> None:
-        """Have the journal write a request down, once."""
-        if exchange.is_counted:
-            return
-        exchange.is_counted = True
-        head = exchange.head
-        names = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
-        method = head.method.decode("latin-1")
-        exchange.asked = read_request(method, exchange.target, names, exchange.body)
-        if exchange.asked is None:
-            self.passed_only[exchange.target.partition("?")[0]] += 1
-        else:
-            exchange.number = self.journal.request(exchange.asked, exchange.came_ns)
+    def end(self) -> None:
+        """Cut all connections, and write down that what was open did not end."""
+        for client in tuple(self._clients):
+            client.end(_ENDED)
 
-    def write_answer(self, exchange: _Exchange, *, broken: str | None = None) -> None:
-        """Have the journal write down how an answer ended, once."""
-        if not exchange.number or exchange.asked is None:
-            return
-        end_ns = _now_ns()
-        heard = exchange.listener
-        answer = heard.finish(end_ns, broken=broken) if heard else Answer(error=broken)
-        self.journal.answer(
-            exchange.number,
-            answer,
-            status=exchange.status,
-            first_byte_ns=exchange.first_byte_ns,
-            end_ns=end_ns,
-        )
-        exchange.number, exchange.asked = 0, None
+    def forget(self, client: "_Client") -> None:
+        """Take note that a connection has ended."""
+        self._clients.discard(client)
 
 
 class _Client:
     """One connection of an agent, and its own to the server."""
 
-    def __init__(self, proxy: Proxy, agent: Peer) -> None:
+    def __init__(self, proxy: Proxy) -> None:
+        self.agent = Peer(RequestParser(), hear=self._hear_agent, lose=self._lose_agent)
         self._proxy = proxy
-        self._agent = agent
         self._server: Peer | None = None
+        self._answers = ResponseParser()
+        self._connecting: asyncio.Task[None] | None = None
+        self._exchange: Exchange | None = None
 
-    async def work(self) -> None:
-        """Answer requests until the agent goes or a connection breaks."""
-        try:
-            while (exchange := await self._next_request()) is not None:
-                await self._answer(exchange)
-                if set(self._agent.http.states.values()) != {h11.DONE}:
-                    return
-                self._agent.http.start_next_cycle()
-        except h11.RemoteProtocolError as error:
-            if self._agent.http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                self._refuse(_BAD_REQUEST, f"cannot read the request: {error}")
-        except OSError:
-            self._agent.abort()
-
-    def close(self) -> None:
-        """Close both connections."""
-        self._agent.writer.close()
-        if self._server is not None:
-            self._server.writer.close()
-
-    async def _next_request(self) -> _Exchange | None:
-        head = await self._agent.next_event()
-        if not isinstance(head, h11.Request):
-            return None
-        body: list[bytes] = []
-        while isinstance(event := await self._agent.next_event(), h11.Data):
-            body.append(bytes(event.data))
-        return _Exchange(head=head, body=b"".join(body), came_ns=self._agent.take_stamp())
-
-    async def _answer(self, exchange: _Exchange) -> None:
-        if not exchange.target.startswith("/"):
-            self._refuse(_BAD_REQUEST, "this is no forward proxy; set the agent's base URL to it")
+    def end(self, broken: str) -> None:
+        """Close both connections; a request that is open has failed for this reason."""
+        exchange, self._exchange = self._exchange, None
+        self._proxy.forget(self)
+        self._drop_server()
+        if exchange is None:
+            self.agent.close()
             return
-        watch = asyncio.create_task(self._watch(exchange))
+        self.agent.abort()
+        self._write_answer(exchange, broken=broken)
+
+    def _hear_agent(self, agent: Peer) -> None:
+        if self._exchange is not None and self._exchange.is_whole:
+            agent.pause()  # this is the next request, whose turn comes when this one is answered
+            return
         try:
-            head = await self._ask(exchange)
-            await self._pass_back(exchange, head)
-        except _UnreachableError as error:
-            told = f"upstream {self._proxy.upstream.url} {error}; is the server up?"
-            self._proxy.write_request(exchange)
-            self._proxy.write_answer(exchange, broken=_GONE if exchange.agent_left else told)
-            self._refuse(_BAD_GATEWAY, told)
-        except (OSError, h11.RemoteProtocolError):
-            self._proxy.write_answer(exchange, broken=_GONE if exchange.agent_left else _BROKEN_OFF)
-            self._agent.abort()
-            raise
+            for event in agent.events():
+                self._take(event, agent)
+        except HttpError as error:
+            self._reject(error)
+            return
+        if self._exchange is not None:
+            self._send_on(self._exchange)
+
+    def _take(self, event: Event, agent: Peer) -> None:
+        if isinstance(event, RequestHead):
+            if not event.target.startswith(b"/"):
+                raise HttpError("this is no forward proxy; set the agent's base URL to it")
+            self._exchange = Exchange(event, self._proxy.upstream, came_ns=agent.began_ns)
+            if event.awaits_continue and not agent.has_more:
+                agent.send(CONTINUE)
+        elif self._exchange is not None and isinstance(event, bytes):
+            self._exchange.take(event)
+        elif self._exchange is not None:
+            self._exchange.end_request()
+
+    def _reject(self, error: HttpError) -> None:
+        """Answer what cannot be read; nobody knows where the next request would begin."""
+        exchange, self._exchange = self._exchange, None
+        self._drop_server()
+        if exchange is not None and exchange.has_answer:
+            self.agent.abort()
+        else:
+            self._refuse(_BAD_REQUEST, b"Bad Request", f"cannot take the request: {error}")
+
+    def _send_on(self, exchange: Exchange) -> None:
+        """Pass on what has come of a request."""
+        if exchange.failure is None and not exchange.is_answered:
+            self._send(exchange)
+        if not exchange.is_whole:
+            return
+        if exchange.failure is not None:
+            self._write_answer(exchange, broken=exchange.failure)
+            self._exchange = None
+            self._refuse(_BAD_GATEWAY, b"Bad Gateway", exchange.failure)
+        elif exchange.is_answered:  # before it was whole, as some errors are
+            self._write_answer(exchange)
+            self._next_request(exchange)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_WRITE_AFTER_S, self._write_request, exchange)
+
+    def _send(self, exchange: Exchange) -> None:
+        if self._server is not None:
+            self._answers.method = exchange.head.method
+            self._server.send(*exchange.unsent())
+        elif self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._connect(exchange))
+
+    async def _connect(self, exchange: Exchange) -> None:
+        """Open a connection to the server for a request, and send what has come of that."""
+        self._answers = ResponseParser()
+        server = Peer(self._answers, hear=self._hear_server, lose=self._lose_server)
+        try:
+            await self._proxy.upstream.connect(lambda: server)
+        except OSError as error:
+            self._fail(exchange, str(error) or type(error).__name__)
+            return
         finally:
-            watch.cancel()
-            await asyncio.wait([watch])  # two may not read the same stream
-            self._proxy.write_answer(exchange, broken=_ENDED)
+            self._connecting = None
+        if self._exchange is not exchange:  # the agent has gone
+            server.abort()
+            return
+        if not server.is_open:
+            self._fail(exchange, "it closed the connection at once")
+            return
+        self._server = server
+        self.agent.source, server.source = server, self.agent
+        if self.agent.is_full:
+            server.pause()
+        self._send_on(exchange)
 
-    async def _watch(self, exchange: _Exchange) -> None:
-        """Take what the agent sends early; end the request at the server when the agent goes."""
+    def _fail(self, exchange: Exchange, reason: str) -> None:
+        """Have a request answered in the server's place, when it is whole."""
+        if self._exchange is exchange:
+            url = self._proxy.upstream.url
+            exchange.failure = f"upstream {url} cannot be reached ({reason}); is the server up?"
+            self._send_on(exchange)
+
+    def _hear_server(self, server: Peer) -> None:
+        """Pass on what the server sends, then look at it."""
+        exchange = self._exchange
+        if exchange is None or not exchange.sent_ns:
+            server.abort()  # nobody asked it
+            return
         try:
-            data = await self._agent.reader.read(READ_BYTES)
-        except OSError:
-            data = b""
-        self._agent.receive(data)
-        exchange.agent_left = not data
-        if exchange.agent_left and self._server is not None:
-            self._server.abort()
+            passed = [exchange.answer(event, server.read_ns) for event in server.events()]
+        except HttpError as error:
+            self._lose_server(server, str(error))
+            return
+        if exchange.is_answered:
+            self._end_answer(exchange, server, passed)
+        else:
+            self.agent.send(*passed)
+            exchange.hear(server.read_ns)
 
-    async def _ask(self, exchange: _Exchange) -> h11.Response:
-        """Send a request on and return the head of the answer.
+    def _end_answer(self, exchange: Exchange, server: Peer, passed: list[bytes]) -> None:
+        exchange.hear(server.read_ns)
+        if exchange.is_whole:
+            self._write_answer(exchange)
+        self.agent.send(*passed)
+        server.is_used = True
+        if not (exchange.server_stays and exchange.is_whole) or server.has_more:
+            self._drop_server()
+        if exchange.is_whole:
+            self._next_request(exchange)
 
-        Raises:
-            _UnreachableError: there is none.
-        """
-        reused = self._server is not None and self._server.is_idle
-        began_ns = _now_ns()
-        try:
-            return await self._send_on(exchange)
-        except (OSError, h11.RemoteProtocolError) as error:
+    def _next_request(self, exchange: Exchange) -> None:
+        """Take the next request, which may have come already."""
+        self._exchange = None
+        if exchange.head.keeps_alive:
+            self.agent.resume()
+            self._hear_agent(self.agent)
+        else:
+            self.agent.close()
+
+    def _lose_server(self, server: Peer, reason: str) -> None:
+        """Tell the agent that the server has gone, or ask once more."""
+        exchange = self._exchange
+        if server is not self._server:
+            return
+        self._drop_server()
+        if exchange is None or exchange.is_answered or not exchange.sent_ns:
+            return
+        if exchange.has_answer:
+            self.end(_BROKEN_OFF)
+        elif server.is_used and time.perf_counter_ns() - exchange.sent_ns < _DEAD_WITHIN_NS:
             # A server may close an idle connection at the instant that it is used again.
-            late = _now_ns() - began_ns > _DEAD_WITHIN_NS
-            if not reused or late or exchange.agent_left:
-                raise _UnreachableError(f"cannot be reached ({_reason(error)})") from error
-        try:
-            return await self._send_on(exchange)
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise _UnreachableError(f"cannot be reached ({_reason(error)})") from error
+            exchange.rewind()
+            self._send_on(exchange)
+        else:
+            self._fail(exchange, reason)
 
-    async def _send_on(self, exchange: _Exchange) -> h11.Response:
-        upstream = self._proxy.upstream
-        server = self._server
-        if server is None or not server.is_idle:
-            if server is not None:
-                server.abort()
-            server = self._server = await upstream.connect()
-            if exchange.agent_left:
-                raise ConnectionError(_GONE)
-        headers = [
-            (b"Host", upstream.netloc.encode()),
-            *passed_on(exchange.head.headers.raw_items(), without=_STAYS_BEHIND),
-            # What cannot be read cannot be recorded.
-            (b"Accept-Encoding", b"identity"),
-        ]
-        if exchange.body or exchange.head.method not in {b"GET", b"HEAD"}:
-            headers.append((b"Content-Length", str(len(exchange.body)).encode()))
-        target = upstream.target(exchange.target)
-        server.send(
-            h11.Request(method=exchange.head.method, target=target, headers=headers),
-            h11.Data(data=exchange.body),
-            h11.EndOfMessage(),
-        )
-        await asyncio.sleep(0)  # the bytes leave at the end of this turn of the loop
-        self._proxy.write_request(exchange)
-        await server.writer.drain()
-        while isinstance(event := await server.next_event(), h11.InformationalResponse):
-            pass
-        if not isinstance(event, h11.Response):
-            raise h11.RemoteProtocolError("no response")
-        return event
+    def _drop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.abort()
+            self.agent.source = None
+            self.agent.resume()
 
-    async def _pass_back(self, exchange: _Exchange, head: h11.Response) -> None:
-        """Pass an answer on, read by read."""
-        assert self._server is not None
-        server, agent = self._server, self._agent
-        exchange.status = head.status_code
-        exchange.first_byte_ns = _now_ns()
-        exchange.listener = _listener(exchange, head)
-        out = [agent.http.send(_spoken(head)) or b""]
-        piece = b""
-        while True:
-            event = server.http.next_event()
-            if isinstance(event, h11.Data):
-                piece += event.data
-                continue
-            if piece:
-                out.append(agent.http.send(h11.Data(data=piece)) or b"")
-            if isinstance(event, h11.EndOfMessage):
-                break
-            agent.writer.write(b"".join(out))
-            if exchange.listener is not None:
-                exchange.listener.feed(_now_ns(), piece)
-            await agent.writer.drain()
-            out, piece = [], b""
-            server.receive(await server.reader.read(READ_BYTES))
-        if exchange.listener is not None:
-            exchange.listener.feed(_now_ns(), piece)
-        self._proxy.write_answer(exchange)
-        agent.writer.write(b"".join((*out, agent.http.send(h11.EndOfMessage()) or b"")))
-        if set(server.http.states.values()) == {h11.DONE}:
-            server.http.start_next_cycle()
-        await agent.writer.drain()
+    def _lose_agent(self, agent: Peer, reason: str) -> None:
+        del agent, reason
+        self.end(_GONE)
 
-    def _refuse(self, status: int, message: str) -> None:
-        """Answer in the server's place."""
+    def _write_request(self, exchange: Exchange) -> None:
+        """Have the journal write a request down, once."""
+        if not exchange.is_counted:
+            exchange.is_counted = True
+            if not exchange.write_request(self._proxy.journal):
+                self._proxy.passed_only[exchange.path] += 1
+
+    def _write_answer(self, exchange: Exchange, *, broken: str | None = None) -> None:
+        self._write_request(exchange)
+        exchange.write_answer(self._proxy.journal, broken=broken)
+
+    def _refuse(self, status: int, reason: bytes, message: str) -> None:
+        """Answer in the server's place, and close."""
         error = {"message": message, "type": "agentperf_recorder", "code": status}
         body = msgspec.json.encode({"error": error})
         headers = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Connection", b"close"),
         ]
-        head = h11.Response(status_code=status, headers=headers)
-        self._agent.send(head, h11.Data(data=body), h11.EndOfMessage())
-
-
-def _listener(exchange: _Exchange, head: h11.Response) -> Listener | None:
-    if exchange.asked is None:
-        return None
-    named = {name: value.decode("latin-1").lower() for name, value in head.headers}
-    return Listener(
-        exchange.asked.kind,
-        status=head.status_code,
-        content_type=named.get(b"content-type", ""),
-        encoding=named.get(b"content-encoding", ""),
-    )
-
-
-def _spoken(head: h11.Response) -> h11.Response:
-    return h11.Response(
-        status_code=head.status_code,
-        headers=passed_on(head.headers.raw_items()),
-        reason=head.reason,
-    )
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+        self.agent.send(response_head(status, reason, headers), body)
+        self.agent.close()
