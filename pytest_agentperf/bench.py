@@ -7,6 +7,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from pytest_agentperf.detected import Fact
 from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
 from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
+from pytest_agentperf.events import Event, Kind
 from pytest_agentperf.explain import explain_phase
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.judged import judge_phase
@@ -30,7 +32,7 @@ from pytest_agentperf.pool import Pool
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
 from pytest_agentperf.readings import Metering, make_readings
-from pytest_agentperf.records import Event, Measurement
+from pytest_agentperf.records import Measurement
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
@@ -222,6 +224,7 @@ class Bench:
             )
             for note in ledger.notes():
                 self._say(model, note)
+            self._stand(ledger)
         return self._ledgers[model]
 
     async def _search(self, ledger: Ledger, tier: SLOTier) -> None:
@@ -230,8 +233,7 @@ class Bench:
                 self._say(tier.model, f"{tier.name} is not finished: {self.how_to_go_on}")
                 return
             await self._phase(ledger, ledger.procedure(wanted), wanted.agents)
-            if left := ledger.left():
-                self._say(tier.model, left)
+            self._stand(ledger, ledger.left_text())
 
     @property
     def _hours_over(self) -> bool:
@@ -272,15 +274,7 @@ class Bench:
         )
         ledger.phases.append(phase)
         self._save()
-        self._on_event(
-            Event(
-                kind="phase-end",
-                model=model,
-                phase=number,
-                agents=agents,
-                text=explain_phase(phase),
-            )
-        )
+        self._tell("phase-end", model, number, agents, text=explain_phase(phase))
         return phase
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -311,14 +305,18 @@ class Bench:
             await self._pool.grow(workers)
             run = self._phase_run(ledger, number, agents, procedure)
             return await run.measure(number=number, agents=agents, workers=workers), run.early
-        except BaseException:
+        except BaseException as broke:
             # Broken off, by whatever: what is left of this load must not meet the next phase.
+            stopped = isinstance(broke, asyncio.CancelledError | KeyboardInterrupt)
+            said = f"broken off: {'interrupted' if stopped else str(broke) or type(broke).__name__}"
+            self._tell("phase-broken", ledger.spec.model, number, agents, text=said)
             await self._pool.close()
             raise
 
     def _phase_run(
         self, ledger: Ledger, number: int, agents: int, procedure: Procedure
     ) -> PhaseRun:
+        tell = partial(self._tell, model=ledger.spec.model, phase=number, agents=agents)
         return PhaseRun(
             pool=self._pool,
             settings=self._settings,
@@ -329,11 +327,8 @@ class Bench:
             tell=Listeners(
                 turns=lambda turns: self._folder.turns(number, turns),
                 counts=lambda rows: self._folder.token_counts(number, rows),
-                progress=lambda kind, text: self._on_event(
-                    Event(
-                        kind=kind, model=ledger.spec.model, phase=number, agents=agents, text=text
-                    )
-                ),
+                progress=lambda kind, text: tell(kind, text=text),
+                watch=lambda progress: tell("progress", progress=progress),
             ),
         )
 
@@ -382,7 +377,14 @@ class Bench:
         )
 
     def _say(self, model: str, text: str) -> None:
-        self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
+        self._tell("note", model, text=text)
+
+    def _stand(self, ledger: Ledger, text: str | None = None) -> None:
+        """Tell how far the searches of a model are, in words where there is something new."""
+        self._tell("note", ledger.spec.model, text=text or "", standing=ledger.standing())
+
+    def _tell(self, kind: Kind, model: str, phase: int = 0, agents: int = 0, **more: Any) -> None:
+        self._on_event(Event(kind=kind, model=model, phase=phase, agents=agents, **more))
 
 
 async def _sleep_until_s(at_s: int) -> None:

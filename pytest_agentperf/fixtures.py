@@ -5,6 +5,7 @@ What is heavy is imported where it is used: this module loads with every pytest 
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
-from pytest_agentperf.records import Event
+from pytest_agentperf.events import Event
 from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
 from pytest_agentperf.settings import Settings
 
@@ -173,7 +174,7 @@ async def agentperf(
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
             )
-        tell = _live_lines(pytestconfig, agentperf_settings)
+        tell = _live(pytestconfig, agentperf_settings)
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
         for line in inputs.contradictions:
@@ -188,7 +189,10 @@ async def agentperf(
         if earlier is not None:
             with _ends_session():
                 bench.take_over(earlier)
-        yield bench
+        try:
+            yield bench
+        finally:
+            tell.close()
         await bench.close()
 
 
@@ -228,26 +232,54 @@ async def capacity(pytestconfig: pytest.Config, agentperf: Any, slo: Any) -> Any
     return found
 
 
-def _live_lines(config: pytest.Config, settings: Settings) -> Any:
-    from pytest_agentperf.terminal import LiveLines  # noqa: PLC0415 only when a test measures
-
+def _live(config: pytest.Config, settings: Settings) -> Any:
+    """Return what shows events while the run goes on: a panel, or lines."""
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
     if reporter is None:
-        return _unheard
+        return _Unheard()
+    from pytest_agentperf.live_view import LiveLines, LivePanel  # noqa: PLC0415 only when a test measures
+
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    screen: Any = config.get_terminal_writer()
 
     def write(text: str) -> None:
+        reporter.write(text, flush=True)
+
+    def begin_line() -> None:
+        reporter.ensure_newline()
+        if screen.width_of_current_line:
+            screen.line()
+
+    if settings.live == "on" or (settings.live == "auto" and _is_ours(config, reporter)):
+        return LivePanel(
+            write=write,
+            begin_line=begin_line,
+            free=capture.global_and_fixture_disabled,
+            colors=bool(reporter.hasmarkup),
+            shares=config.getoption("capture") == "no",
+        )
+
+    def write_line(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            reporter.write(text, flush=True)
+            begin_line()
+            write(text)
 
-    reporter.ensure_newline()
-    return LiveLines(
-        write=write,
-        interactive=bool(reporter.isatty),
-        every_s=settings.progress_s,
-        clock_s=time.perf_counter,
-    )
+    return LiveLines(write=write_line, every_s=settings.progress_s, clock_s=time.perf_counter)
 
 
-def _unheard(event: object) -> None:
-    del event
+def _is_ours(config: pytest.Config, reporter: Any) -> bool:
+    """Tell whether a panel can stand on the terminal: one that draws, and no log goes there."""
+    logs = config.getoption("log_cli_level") is not None or config.getini("log_cli")
+    dumb = os.environ.get("TERM", "dumb") in {"", "dumb", "unknown"}
+    spelt = (getattr(sys.__stdout__, "encoding", None) or "").lower().startswith("utf")
+    return bool(reporter.isatty) and spelt and not dumb and not logs and "CI" not in os.environ
+
+
+class _Unheard:
+    """Where pytest has no terminal."""
+
+    def __call__(self, event: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -6,7 +6,7 @@ anything is measured, every agent is taken to be answered at its tier's own spee
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pytest_agentperf.modes import Search
@@ -24,6 +24,7 @@ __all__ = [
     "Span",
     "forecast",
     "forecast_text",
+    "hours_left_text",
     "left_text",
     "measured_duration",
     "planned_duration",
@@ -232,6 +233,22 @@ def forecast_text(expected: Forecast, tiers: Sequence[SLOTier], *, minutes: bool
 def left_text(left: Forecast, *, minutes: bool) -> str:
     """Say what is left of a search."""
     return f"about {_amount(left, minutes=minutes)} to go"
+
+
+def hours_left_text(left: Forecast, elapsed_s: float, phase_left_s: float) -> str:
+    """Say what is left of a search while a phase of it runs.
+
+    Args:
+        left: what was left when the phase began, it included.
+        elapsed_s: how long it has run.
+        phase_left_s: what it still takes at its own pace; 0 where nothing tells.
+    """
+    now = replace(
+        left,
+        least_s=max(left.least_s - elapsed_s, phase_left_s),
+        most_s=max(left.most_s - elapsed_s, phase_left_s),
+    )
+    return f"to go: {_amount(now, minutes=left.most_s < _HOURS_FROM_S)}"
 
 
 def _asked(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pytest_agentperf.answers import capacity_of, contradicts, search_of, verified
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
 from pytest_agentperf.conformance import PhaseFacts, conformance
+from pytest_agentperf.events import Standing, TierStanding
 from pytest_agentperf.forecast import (
     Duration,
     Forecast,
@@ -126,8 +127,29 @@ class Ledger:
         said = forecast_text(self.forecast, self.spec.tiers, minutes=self._in_minutes)
         return [*notes, said]
 
-    def left(self) -> str | None:
+    def standing(self) -> Standing:
+        """Return how far the search of every tier is, and what is left."""
+        found = {t.name: self.capacity(t) for t in self.spec.tiers}
+        return Standing(
+            tiers=tuple(
+                TierStanding(
+                    tier=tier,
+                    passed=found[tier.name].agents,
+                    failed=found[tier.name].first_failing,
+                    status=found[tier.name].status,
+                )
+                for tier in self.spec.tiers
+            ),
+            left=self.left(),
+        )
+
+    def left_text(self) -> str | None:
         """Say what all tiers' searches still take, by the phases so far; ``None`` when nothing."""
+        left = self.left()
+        return None if left is None else left_text(left, minutes=self._in_minutes)
+
+    def left(self) -> Forecast | None:
+        """Return what all tiers' searches still take, by the phases so far; ``None``: nothing."""
         if self.verify:
             return None
         left = forecast(
@@ -138,7 +160,7 @@ class Ledger:
             ),
             self.settings,
         )
-        return left_text(left, minutes=self._in_minutes) if left.most_phases else None
+        return left if left.most_phases else None
 
     @property
     def _in_minutes(self) -> bool:

@@ -19,6 +19,7 @@ from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.change import ENERGY, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
 from pytest_agentperf.errors import AgentPerfError, ConfigError
+from pytest_agentperf.events import Event
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.preflight import (
     check_chat,
@@ -30,7 +31,6 @@ from pytest_agentperf.preflight import (
     open_meters,
     with_facts,
 )
-from pytest_agentperf.records import Event
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode_noise
 

@@ -14,6 +14,7 @@ from pytest_agentperf import words
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.early import EarlyVerdict, Running, judge_running
 from pytest_agentperf.errors import HostLostError, LoadError
+from pytest_agentperf.events import Kind, Progress
 from pytest_agentperf.live import Live
 from pytest_agentperf.orders import (
     Counted,
@@ -64,8 +65,10 @@ class Listeners:
     """Requests that have ended."""
     counts: Callable[[Sequence[TokenCount]], None] = _nobody
     """Local token counts, after the load."""
-    progress: Callable[[str, str], None] = _nobody
+    progress: Callable[[Kind, str], None] = _nobody
     """Kind of event, and its text."""
+    watch: Callable[[Progress], None] = _nobody
+    """How far it is, about once a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +110,7 @@ class PhaseRun:
         self._stopped: list[Stopped] = []
         self._drained = 0
         self._closed_ns: int | None = None
-        self._last_error = ""
-        self._live = Live()
+        self._live = Live(procedure, tell=tell.watch, power_w=self._metering.power_w)
         self._opened: list[Opened] = []
         self._looked_ns: int | None = None
         self.early: tuple[EarlyVerdict, ...] = ()
@@ -163,9 +165,11 @@ class PhaseRun:
     async def _direct(self, state: PhaseState) -> _End:
         """Lead a prepared phase from its beginning until all load has stopped."""
         began_ns = self._clock.now_ns() + _HEAD_START_NS
+        self._live.begin(began_ns)
         await self._pool.begin(began_ns)
         end = await self._until_closed(state, began_ns)
         self._closed_ns = end.at_ns
+        self._live.close(end.at_ns)
         await self._pool.close_window(end.at_ns)
         broken = end.broken
         if not (broken or end.early):  # by its evidence it ends where nothing is open any more
@@ -215,9 +219,7 @@ class PhaseRun:
             now_ns = self._clock.now_ns()
             missing = state.missing(now_ns)
             elapsed_s = (now_ns - began_ns) / 1e9
-            if self._live.is_due():
-                text = self._live.progress(state, missing, elapsed_s, now_ns)
-                self._tell.progress("progress", text)
+            self._live.look(state, self._clock.now_ns())
             overdue = elapsed_s > self._settings.max_phase_s
             if (broken := self._broken(state)) is not None:
                 end = _End(at_ns=now_ns, broken=broken)
@@ -305,14 +307,14 @@ class PhaseRun:
                 return "requests of the window outlived their own timeout"
             if (broken := self._broken(state)) is not None:
                 return broken
-            if self._live.is_due():
-                self._tell.progress("progress", f"window closed, last members end · {self._live}")
+            self._live.look(state, self._clock.now_ns())
         return None
 
     async def _until_stopped(self, state: PhaseState) -> None:
         limit_ns = self._clock.now_ns() + int(_STOP_S * 1e9)
         while len(self._stopped) < self._pool.busy:
             await self._hear(state)
+            self._live.look(state, self._clock.now_ns())
             if self._clock.now_ns() > limit_ns:
                 raise LoadError(f"a load process did not stop within {_STOP_S:.0f} s")
 
@@ -347,7 +349,6 @@ class PhaseRun:
         self._turns += turns
         for turn in turns:
             state.turn(turn)
-            self._last_error = turn.error or self._last_error
             if self._is_member(turn, state):
                 self._live.add(turn)
 
@@ -362,7 +363,7 @@ class PhaseRun:
             return None
         return (
             f"the endpoint stopped answering: {state.failed_in_a_row} requests in a row failed, "
-            f"the last with {self._last_error!r}"
+            f"the last with {state.last_error!r}"
         )
 
     def _failed_out(self, state: PhaseState, now_ns: int, *, overdue: bool) -> bool:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from pytest_agentperf.clock import REAL_TIME, Clock
-from pytest_agentperf.power import MeterPower, measure_meters
+from pytest_agentperf.power import MeterPower, measure_meters, role_power
 from pytest_agentperf.protocols import Gauges, Meter, ReadingError
 from pytest_agentperf.records import Metered, Sample, Window
 
@@ -26,6 +26,8 @@ _LATEST_S = 60.0
 _LATEST = 64
 """Samples a series, of which the end of a phase is sought."""
 _LOOK_S = 0.05
+_STALE = 10
+"""What was read longer ago than so many periods says nothing of now."""
 _STOP_S = 2.0
 
 
@@ -116,8 +118,8 @@ class MeterReadings:
         while not self._is_told(at_ns) and self._clock.now_ns() < until_ns:  # noqa: ASYNC110 no event: a thread
             await asyncio.sleep(_LOOK_S)
 
-    def metered(self) -> Metered:
-        """Return what is known so far."""
+    def metered(self, *, latest: bool = False) -> Metered:
+        """Return what is known so far, or of it only the latest readings."""
         meter = self.meter
         return Metered(
             meter=meter.name,
@@ -125,7 +127,7 @@ class MeterReadings:
             role=meter.role,
             series=self._series(),
             devices=sum(int(d.get("count", 1)) for d in meter.devices),
-            samples=tuple(self._samples),
+            samples=tuple(self._latest() if latest else self._samples),
             trouble=self.trouble(),
             clock=meter.clock(),
         )
@@ -203,6 +205,28 @@ class Metering:
     def metered(self) -> tuple[Metered, ...]:
         """Return what every meter has told so far, in the order in which they were named."""
         return tuple(each.metered() for each in self._readings)
+
+    def power_w(self) -> float | None:
+        """Return what all accelerators have drawn over their latest readings; ``None``: unknown.
+
+        It is for who looks on: the figure of a phase is made of its whole window.
+        """
+        readings = [r for r in self._readings if r.meter.role == "accelerator"]
+        metered = [r.metered(latest=True) for r in readings]
+        stamps: dict[str, list[int]] = {}
+        for each in metered:
+            for sample in each.samples:
+                stamps.setdefault(f"{each.meter}/{sample.series}", []).append(sample.at_ns)
+        if not stamps:
+            return None
+        window = Window(
+            start_ns=max(at_ns[0] for at_ns in stamps.values()),
+            end_ns=min(at_ns[-1] for at_ns in stamps.values()),
+        )
+        stale_s = _LATE_S + _STALE * max(r.meter.period_s for r in readings)
+        if window.length_s <= 0 or self._clock.now_ns() - window.end_ns > stale_s * 1e9:
+            return None
+        return role_power(measure_meters(metered, window), "accelerator").mean_w
 
     async def idle(self, *, for_s: float) -> tuple[MeterPower, ...]:
         """Measure all meters for so many seconds before any load."""

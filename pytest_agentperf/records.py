@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 __all__ = [
     "ClientHealth",
     "ClockOffset",
-    "Event",
     "HostHealth",
     "Measurement",
     "Metered",
@@ -280,15 +279,3 @@ class Measurement:
     """Members still unanswered when the phase was stopped; 0 unless it was broken off."""
     broken: str | None = None
     """Why the phase was broken off before its floors, when it was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One line of live progress."""
-
-    kind: str
-    """``phase-start``, ``progress``, ``phase-end`` or ``note``."""
-    model: str
-    phase: int
-    agents: int
-    text: str

@@ -149,7 +149,13 @@ class Settings:
     max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which: invalid, s")
     max_loop_lag_p99_s: float = _knob(0.005, "client event-loop lag, P99, above which: invalid, s")
     max_cpu_ratio: float = _knob(0.8, "CPU of a load process above which: invalid (0-1)")
-    progress_s: float = _knob(30.0, "span between progress lines where there is no terminal, s")
+    live: str = _knob(
+        "auto",
+        "how a run is shown while it goes on: auto draws a panel on a terminal that it has to "
+        "itself and writes lines elsewhere; on always draws; off always writes lines",
+        choices=("auto", "on", "off"),
+    )
+    progress_s: float = _knob(30.0, "span between lines of progress where no panel is drawn, s")
 
 
 SMOKE: Mapping[str, Value] = {

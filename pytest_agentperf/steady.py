@@ -9,10 +9,11 @@ from the start of the phase; the length is the window's.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_agentperf.records import Start, TurnRecord
 
-__all__ = ["Floors", "PhaseState"]
+__all__ = ["Floors", "PhaseState", "Reached"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,27 @@ class Floors:
     min_trajectories: int
     min_trajectories_per_agent: int
     min_steady_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """How far a phase is towards one floor."""
+
+    floor: Literal["steady", "trajectories", "per agent"]
+    done: float
+    """Seconds of the window, or completed trajectories: of all agents, or of the slowest."""
+    wanted: float
+
+    @property
+    def is_met(self) -> bool:
+        """Tell whether this floor keeps no window open."""
+        return self.done >= self.wanted
+
+    def __str__(self) -> str:
+        amount = f"{self.done:.0f} of {self.wanted:.0f}"
+        if self.floor == "per agent":
+            return f"slowest agent at {amount}"
+        return f"{amount} {'s steady' if self.floor == 'steady' else self.floor}"
 
 
 class PhaseState:
@@ -45,6 +67,8 @@ class PhaseState:
         self.failed_in_window = 0
         self.failed_in_a_row = 0
         """Failures since the last answer; a timeout is slowness, and counts for neither."""
+        self.last_error = ""
+        """Why the last request that failed did."""
         self._began_ns: int | None = None
 
     @property
@@ -75,6 +99,7 @@ class PhaseState:
             self.failed_in_window += record.error is not None
         if record.error is not None:
             self.failed += 1
+            self.last_error = record.error
             self.failed_in_a_row += not record.error.startswith("timeout")
             return
         self.failed_in_a_row = 0
@@ -120,15 +145,20 @@ class PhaseState:
             if (late := self._agents - len(self._first_sent)) > 0:
                 return (f"{late} agents have not started",)
             return (f"{self._agents - len(self._answering)} agents wait for their first token",)
-        floors = self._floors
-        out: list[str] = []
-        steady_s = (now_ns - opens) / 1e9
-        if steady_s < floors.min_steady_s:
-            out.append(f"{max(steady_s, 0):.0f} of {floors.min_steady_s:.0f} s steady")
-        done = self._completed.total()
-        if done < floors.min_trajectories:
-            out.append(f"{done} of {floors.min_trajectories} trajectories")
+        return tuple(str(floor) for floor in self.reached(now_ns) if not floor.is_met)
+
+    def reached(self, now_ns: int) -> tuple[Reached, ...]:
+        """Return how far the phase is towards each floor that is asked for."""
+        opens, floors = self.opens_ns, self._floors
+        steady_s = 0.0 if opens is None else max(0.0, (now_ns - opens) / 1e9)
         slowest = min((self._completed[a] for a in self._first_sent), default=0)
-        if slowest < floors.min_trajectories_per_agent:
-            out.append(f"slowest agent at {slowest} of {floors.min_trajectories_per_agent}")
-        return tuple(out)
+        every = (
+            Reached(floor="steady", done=steady_s, wanted=floors.min_steady_s),
+            Reached(
+                floor="trajectories",
+                done=self._completed.total(),
+                wanted=floors.min_trajectories,
+            ),
+            Reached(floor="per agent", done=slowest, wanted=floors.min_trajectories_per_agent),
+        )
+        return tuple(floor for floor in every if floor.wanted)

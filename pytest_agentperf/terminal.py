@@ -1,51 +1,14 @@
-"""What the terminal shows: live progress, and the tables at the end."""
+"""What the terminal shows at the end of a session: tables of phases and capacities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.conformance import is_conformant
 from pytest_agentperf.metrics import Distribution
-from pytest_agentperf.records import Event
 from pytest_agentperf.tables import normalized_table, table
 
-__all__ = ["LiveLines", "summary"]
-
-
-class LiveLines:
-    """Turn events into lines: one that is rewritten on a terminal, plain ones elsewhere."""
-
-    def __init__(
-        self,
-        *,
-        write: Callable[[str], None],
-        interactive: bool,
-        every_s: float,
-        clock_s: Callable[[], float],
-    ) -> None:
-        """Write through ``write``; where it is not interactive, at most every ``every_s``."""
-        self._write = write
-        self._interactive = interactive
-        self._every_s = every_s
-        self._clock_s = clock_s
-        self._told_s = clock_s()
-
-    def __call__(self, event: Event) -> None:
-        """Show one event."""
-        head = (
-            f"[{event.model} phase {event.phase} · {event.agents} agents]"
-            if event.phase
-            else (f"[{event.model}]")
-        )
-        line = f"{head} {event.text}"
-        if event.kind != "progress":
-            self._told_s = self._clock_s()
-            self._write(f"\r\x1b[2K{line}\n" if self._interactive else f"{line}\n")
-        elif self._interactive:
-            self._write(f"\r\x1b[2K{line}")
-        elif self._clock_s() - self._told_s >= self._every_s:
-            self._told_s = self._clock_s()
-            self._write(f"{line}\n")
+__all__ = ["summary"]
 
 
 def summary(bundle: Bundle, width: int) -> str:

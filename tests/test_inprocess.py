@@ -12,6 +12,7 @@ import pytest
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.errors import LoadError
+from pytest_agentperf.events import Event
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.metrics import summarize
 from pytest_agentperf.normalize import Capacity
@@ -21,7 +22,7 @@ from pytest_agentperf.preflight import check_chat, open_folder
 from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import Meter
 from pytest_agentperf.readings import Metering
-from pytest_agentperf.records import Event, Measurement
+from pytest_agentperf.records import Measurement
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier
 from pytest_agentperf.synthesis import synthesize

@@ -16,6 +16,7 @@ import pytest
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
 from pytest_agentperf.clock import REAL_TIME
+from pytest_agentperf.events import Event
 from pytest_agentperf.hosts import HostPool
 from pytest_agentperf.metrics import members
 from pytest_agentperf.normalize import Capacity
@@ -23,7 +24,7 @@ from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.ray_cluster import RayCluster
-from pytest_agentperf.records import Event, Measurement
+from pytest_agentperf.records import Measurement
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.sim import launch
 from pytest_agentperf.synthesis import synthesize
