@@ -103,6 +103,8 @@ def agentperf_endpoint(
     del agentperf_dataset  # a wrong dataset is told before a server is started or asked
     from pytest_agentperf.preflight import check_models, connect  # noqa: PLC0415 the same
 
+    if agentperf_settings.plan:
+        _leave("--agentperf-plan sends nothing, and a fixture of this project needs the endpoint")
     session = pytestconfig.stash[SESSION]
     models = session.models
     with _ends_session(session):

@@ -5,7 +5,7 @@ anything is measured, every agent is taken to be answered at its tier's own spee
 """
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -17,16 +17,19 @@ from pytest_agentperf.slo import Evidence, Finding, SLOTier, Verdict
 from pytest_agentperf.trajectory import Turn
 
 __all__ = [
+    "Case",
     "Duration",
     "Forecast",
     "Pace",
     "Replays",
     "Span",
+    "cases",
     "forecast",
     "forecast_text",
     "hours_left_text",
     "left_text",
     "measured_duration",
+    "paces",
     "planned_duration",
 ]
 
@@ -60,6 +63,16 @@ class Forecast:
     least_agents: int
     """What each tier is supposed to carry, where nothing is known of it."""
     most_agents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What would be asked for if each tier carried so much."""
+
+    carried: Mapping[str, int]
+    """Agents, by tier."""
+    asked: Mapping[Wanted, SLOTier]
+    """Every phase in order, with the tier that asks for it first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +111,18 @@ class Replays:
         settings = self._settings
         opens_s = settings.start_spread_s + pace.ttft_s + settings.settle_s
         return min(opens_s + settings.min_steady_s, settings.max_phase_s)
+
+    def requests(self, agents: int, phase_s: float, pace: Pace) -> float:
+        """Return how many requests agents send in a phase of so many seconds."""
+        turns = sum(map(len, self._turns))
+        each_s = sum(self._trajectories_s(pace)) / max(1, turns)
+        offsets_s = start_offsets_s(agents, self._settings.start_spread_s)
+        return sum(max(0.0, phase_s - offset_s) for offset_s in offsets_s) / each_s
+
+    @property
+    def osl_tokens(self) -> float:
+        """Mean output tokens of an answer as recorded, or as supposed."""
+        return self._osl_tokens
 
     def drain_s(self, pace: Pace, of: Callable[[list[float]], float]) -> float:
         """Return a statistic of how long answers take, none longer than the timeout."""
@@ -148,7 +173,7 @@ def planned_duration(replays: Replays) -> Duration:
     def duration(tier: SLOTier, wanted: Wanted) -> Span:
         key = (tier.name, wanted)
         if key not in known:
-            quick, slow = _paces(tier)
+            quick, slow = paces(tier)
             if wanted.short:
                 known[key] = replays.short_s(quick), replays.short_s(slow)
             else:
@@ -197,8 +222,29 @@ def forecast(
         duration: least and most seconds of a phase.
         settings: where searches start and end.
     """
-    start = settings.start_agents
-    most = min(settings.max_agents, _MOST_OVER_START * start)
+    asked = [case.asked for case in cases(tiers, search, settings)]
+    spans = [[duration(tier, phase) for phase, tier in case.items()] for case in asked]
+    return Forecast(
+        least_phases=min(map(len, asked)),
+        most_phases=max(map(len, asked)),
+        least_s=min(sum(low for low, _ in case) for case in spans),
+        most_s=max(sum(high for _, high in case) for case in spans),
+        least_agents=settings.start_agents,
+        most_agents=_most_agents(settings),
+    )
+
+
+def cases(
+    tiers: Sequence[SLOTier], search: Callable[[SLOTier], Search], settings: Settings
+) -> tuple[Case, Case]:
+    """Return which phases are asked for where tiers carry little, and where they carry much.
+
+    Args:
+        tiers: those that are searched.
+        search: makes a search that knows what has been measured, anew at every call.
+        settings: where searches start and end.
+    """
+    start, most = settings.start_agents, _most_agents(settings)
     found = [search(tier).result() for tier in tiers]
     bottom = [r.agents or (start if r.first_failing is None else 0) for r in found]
     top = [
@@ -206,16 +252,18 @@ def forecast(
         max(r.agents, (most >> i) - 1) if r.first_failing is None else r.first_failing - 1
         for i, r in enumerate(found)
     ]
-    cases = [_asked(tiers, search, carried) for carried in (bottom, top)]
-    spans = [[duration(tier, phase) for phase, tier in case.items()] for case in cases]
-    return Forecast(
-        least_phases=min(map(len, cases)),
-        most_phases=max(map(len, cases)),
-        least_s=min(sum(low for low, _ in case) for case in spans),
-        most_s=max(sum(high for _, high in case) for case in spans),
-        least_agents=start,
-        most_agents=most,
+    little, much = (
+        Case(
+            carried={t.name: n for t, n in zip(tiers, carried, strict=True)},
+            asked=_asked(tiers, search, carried),
+        )
+        for carried in (bottom, top)
     )
+    return little, much
+
+
+def _most_agents(settings: Settings) -> int:
+    return min(settings.max_agents, _MOST_OVER_START * settings.start_agents)
 
 
 def forecast_text(expected: Forecast, tiers: Sequence[SLOTier], *, minutes: bool) -> str:
@@ -290,7 +338,8 @@ def _supposed(tier: SLOTier, phase: Wanted, capacity: int) -> Verdict:
     )
 
 
-def _paces(tier: SLOTier) -> tuple[Pace, Pace]:
+def paces(tier: SLOTier) -> tuple[Pace, Pace]:
+    """Return how a tier's agents are answered at best, and at worst, while it is kept."""
     ttft_s = max((x.value for x in tier.limits if x.metric == "ttft_s"), default=0.0)
     speed = _speed(tier) or _FALLBACK_TOK_PER_S
     return (

@@ -8,15 +8,18 @@ from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
 from pytest_agentperf.conformance import PhaseFacts, conformance
 from pytest_agentperf.events import Standing, TierStanding
 from pytest_agentperf.forecast import (
+    Case,
     Duration,
     Forecast,
     Replays,
+    cases,
     forecast,
     forecast_text,
     left_text,
     measured_duration,
     planned_duration,
 )
+from pytest_agentperf.modes import Search
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.procedure import Procedure, full_phase, short_phase
@@ -152,15 +155,25 @@ class Ledger:
         """Return what all tiers' searches still take, by the phases so far; ``None``: nothing."""
         if self.verify:
             return None
-        left = forecast(
-            self.spec.tiers,
-            lambda tier: search_of(self.phases, tier, self.settings),
-            measured_duration(
-                [(Wanted(p.agents, p.short), p.duration_s) for p in self.phases], self.planned
-            ),
-            self.settings,
-        )
+        left = forecast(self.spec.tiers, self._known_search, self.duration, self.settings)
         return left if left.most_phases else None
+
+    def cases(self) -> Sequence[Case]:
+        """Return which phases are still asked for, where tiers carry little and where much."""
+        if self.verify:
+            tiers = [t for t in self.spec.tiers if t.name in self.verify]
+            asked = {Wanted(self.verify[t.name]): t for t in reversed(tiers)}
+            return [Case(carried=self.verify, asked=asked)]
+        return cases(self.spec.tiers, self._known_search, self.settings)
+
+    @property
+    def duration(self) -> Duration:
+        """Return what tells a phase's length, by the phases so far and by the plan."""
+        measured = [(Wanted(p.agents, p.short), p.duration_s) for p in self.phases]
+        return measured_duration(measured, self.planned)
+
+    def _known_search(self, tier: SLOTier) -> Search:
+        return search_of(self.phases, tier, self.settings)
 
     @property
     def _in_minutes(self) -> bool:

@@ -28,6 +28,7 @@ _BAR = 8
 _HEADLINES = ("output_speed_tok_per_s.p25", "ttft_s.p95")
 _ERROR = 60
 """Characters of a server's error that are shown."""
+_WORST_FIRST: Sequence[SoFar] = ("missed", "unclear", "met")
 _MOODS: Mapping[SoFar, Mood] = {"met": "good", "unclear": "doubtful", "missed": "bad"}
 
 
@@ -147,8 +148,11 @@ def _tiers(standing: Standing | None) -> Sequence[TierStanding]:
 
 
 def _sides(tier: SLOTier, progress: Progress) -> Sequence[tuple[Limit, SoFar]]:
-    sides = ((limit, so_far(limit, progress.figures.get(limit.name))) for limit in tier.limits)
-    return [(limit, side) for limit, side in sides if side is not None]
+    return [
+        (limit, side)
+        for limit in tier.limits
+        if (side := so_far(limit, progress.figures.get(limit.name))) is not None
+    ]
 
 
 def _tier_words(standing: TierStanding, progress: Progress) -> str:
@@ -163,7 +167,7 @@ def _tier(standing: TierStanding, progress: Progress, width: int) -> Iterator[tu
     known = {limit.name: side for limit, side in sides}
     yield standing.tier.name, "strong"
     if width < _NARROW:
-        worst = next((s for s in ("missed", "unclear", "met") if s in known.values()), None)
+        worst = next((side for side in _WORST_FIRST if side in known.values()), None)
         if worst is not None:
             yield f"{worst} so far", _MOODS[worst]
     else:

@@ -16,6 +16,7 @@ __all__ = [
     "Position",
     "balanced_start",
     "make_plan",
+    "mean_isl_tokens",
     "salt",
     "salts",
     "start_offsets_s",
@@ -186,6 +187,12 @@ def turns_by_isl(trajectories: Sequence[Trajectory]) -> tuple[Position, ...]:
             for turn, isl in enumerate(_isl_tokens(trajectory)[0])
         )
     )
+
+
+def mean_isl_tokens(trajectories: Sequence[Trajectory]) -> float:
+    """Return the mean input tokens of all prompts, as recorded or by four bytes a token."""
+    lengths = [isl for trajectory in trajectories for isl in _isl_tokens(trajectory)[0]]
+    return sum(lengths) / max(1, len(lengths))
 
 
 def balanced_start(turns: Sequence[Position], agent: int) -> Position:

@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except ConfigError as wrong:
         raise pytest.UsageError(str(wrong)) from wrong
     config.stash[SESSION] = Session(settings)
-    if settings.endpoint and config.getoption("numprocesses", None):
+    if (settings.endpoint or settings.plan) and config.getoption("numprocesses", None):
         raise pytest.UsageError(XDIST)
 
 
@@ -158,9 +158,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if workeroutput is not None:
         session.measures_under_xdist = workeroutput["agentperf_measures"] = True
         return
-    session.measured = True
+    plans = session.settings.plan
+    session.measured = not plans
     problem = session.problem
-    if session.settings.endpoint is None:
+    if session.settings.endpoint is None and not plans:
         problem = _NO_ENDPOINT
     elif session.models is None and problem is None:
         try:
@@ -169,6 +170,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             problem = str(wrong)
     if problem is not None:
         raise pytest.UsageError(problem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Where only a plan is wanted, run no test."""
+    own = session.config.stash[SESSION]
+    if not own.settings.plan or session.config.option.collectonly or session.testsfailed:
+        return None
+    from pytest_agentperf.planning import plan_session  # noqa: PLC0415 only where a plan is wanted
+
+    own.planned = plan_session(session, own)
+    return True
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -228,6 +241,9 @@ def pytest_terminal_summary(
 ) -> None:
     """Print the phases, the capacities and where everything lies."""
     own = config.stash.get(SESSION, None)
+    if own is not None and own.planned is not None:
+        terminalreporter.section("agentperf plan")
+        terminalreporter.write_line(own.planned)
     if own is None or own.folder is None:
         return
     from pytest_agentperf.terminal import summary  # noqa: PLC0415 only when a test measured

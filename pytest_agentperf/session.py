@@ -45,6 +45,8 @@ class Session:
     outcome: Any = None
     """`pytest_agentperf.outcome.Outcome`, at the end of a session that measured."""
     comparison: Any = None
+    planned: str | None = None
+    """What the tests would ask for, where nothing else is wanted."""
 
 
 SESSION = pytest.StashKey[Session]()

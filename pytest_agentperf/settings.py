@@ -149,6 +149,11 @@ class Settings:
     max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which: invalid, s")
     max_loop_lag_p99_s: float = _knob(0.005, "client event-loop lag, P99, above which: invalid, s")
     max_cpu_ratio: float = _knob(0.8, "CPU of a load process above which: invalid (0-1)")
+    plan: bool = _knob(
+        default=False,
+        text="print which phases the tests would ask for, how long they take and what they send; "
+        "then end: no test runs, no endpoint is needed, nothing is sent",
+    )
     live: str = _knob(
         "auto",
         "how a run is shown while it goes on: auto draws a panel on a terminal that it has to "
