@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_agentperf import __version__
+from pytest_agentperf import __version__, words
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError
@@ -109,6 +109,13 @@ class DatasetFacts:
     losses: tuple[str, ...]
 
 
+def _seen(check: Check) -> str:
+    """Say what was seen and what is allowed, where a check is of a number."""
+    if check.value is None or check.limit is None:
+        return ""
+    return f" (seen {words.number(check.value)}, limit {words.number(check.limit)})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseResult:
     """One phase, judged by every tier of its model."""
@@ -150,7 +157,11 @@ class PhaseResult:
     @property
     def invalid(self) -> tuple[str, ...]:
         """Why this phase cannot be trusted; empty when it can."""
-        return tuple(f"{c.name}: {c.text}" for c in self.checks if c.invalidates and not c.ok)
+        return tuple(
+            f"{check.name}: {check.text}{_seen(check)}"
+            for check in self.checks
+            if check.invalidates and not check.ok
+        )
 
     @property
     def warnings(self) -> tuple[Check, ...]:

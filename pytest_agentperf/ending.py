@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from pytest_agentperf.bench import HoursOverError, InvalidPhaseError
 from pytest_agentperf.errors import LoadError
@@ -10,6 +11,7 @@ from pytest_agentperf.gate import end, tell
 from pytest_agentperf.gate_text import properties
 from pytest_agentperf.report import render_page
 from pytest_agentperf.session import SESSION, Session
+from pytest_agentperf.words import metric
 
 __all__ = ["add_properties", "finish", "note_failure", "tell_ci"]
 
@@ -41,7 +43,9 @@ def note_failure(item: pytest.Item, raised: BaseException, *, measures: bool) ->
 def _said(item: pytest.Item, raised: BaseException) -> str:
     found: Any = getattr(item, "funcargs", {}).get("capacity")
     text = getattr(found, "explanation", "") or str(raised)
-    return f"{item.name}: {text.splitlines()[0] if text else type(raised).__name__}"
+    limits = ", ".join(map(metric, getattr(found, "limited_by", ())))
+    by = f"; limited by {limits}" if limits else ""
+    return f"{item.name}: {text.splitlines()[0] if text else type(raised).__name__}{by}"
 
 
 def finish(session: pytest.Session, own: Session) -> None:
@@ -65,6 +69,16 @@ def finish(session: pytest.Session, own: Session) -> None:
     )
     if not own.others_failed and own.outcome.code:
         session.exitstatus = own.outcome.code
+    _tell_junit(session.config, own)
+
+
+def _tell_junit(config: pytest.Config, own: Session) -> None:
+    """Say what the session came to where a reader of the XML alone would see tests that passed."""
+    xml = config.stash.get(xml_key, None)
+    if xml is not None:
+        xml.add_global_property("agentperf_cause", own.outcome.cause)
+        xml.add_global_property("agentperf_exit_code", own.outcome.code)
+        xml.add_global_property("agentperf_line", own.outcome.line)
 
 
 def tell_ci(own: Session, reporter: Any) -> None:

@@ -16,7 +16,6 @@ import pytest
 import pytest_asyncio
 
 from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
-from pytest_agentperf.events import Event
 from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
 from pytest_agentperf.settings import Settings
 
@@ -141,6 +140,7 @@ async def agentperf(
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.events import Event  # noqa: PLC0415 the same
     from pytest_agentperf.explain import client_said  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
         check_chat,

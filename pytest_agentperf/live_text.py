@@ -28,8 +28,8 @@ _BAR = 8
 _HEADLINES = ("output_speed_tok_per_s.p25", "ttft_s.p95")
 _ERROR = 60
 """Characters of a server's error that are shown."""
-_WORST_FIRST: Sequence[SoFar] = ("missed", "unclear", "met")
-_MOODS: Mapping[SoFar, Mood] = {"met": "good", "unclear": "doubtful", "missed": "bad"}
+_MOODS: Mapping[SoFar, Mood] = {"missed": "bad", "unclear": "doubtful", "met": "good"}
+"""The worst first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +164,13 @@ def _tier_words(standing: TierStanding, progress: Progress) -> str:
 
 def _tier(standing: TierStanding, progress: Progress, width: int) -> Iterator[tuple[str, Mood]]:
     sides = _sides(standing.tier, progress)
-    known = {limit.name: side for limit, side in sides}
+    known: Mapping[str, SoFar] = {limit.name: side for limit, side in sides}
     yield standing.tier.name, "strong"
     if width < _NARROW:
-        worst = next((side for side in _WORST_FIRST if side in known.values()), None)
-        if worst is not None:
-            yield f"{worst} so far", _MOODS[worst]
+        for side, mood in _MOODS.items():
+            if side in known.values():
+                yield f"{side} so far", mood
+                break
     else:
         for limit in standing.tier.limits:
             side = known.get(limit.name)
@@ -197,7 +198,7 @@ def _fold(parts: Sequence[tuple[str, Mood]], width: int) -> Iterator[Line]:
     """Put as many parts on a line as fit; a part that fits on none is cut."""
     fitting: list[tuple[str, Mood]] = []
     for text, mood in parts:
-        short = text if cell_len(text) <= width else set_cell_size(text, max(1, width - 1)) + "…"
+        short = text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
         if fitting and Line(parts=[*fitting, (short, mood)]).width > width:
             yield Line(parts=fitting)
             fitting = []

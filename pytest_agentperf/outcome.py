@@ -75,7 +75,8 @@ def outcome(facts: Facts) -> Outcome:
         return _outcome("endpoint down", UNREACHABLE, facts.down)
     if compared is not None and compared.of("regressed"):
         rows = sorted(compared.of("regressed"), key=lambda row: row.figure is CAPACITY)
-        more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        rest = len(rows) - 1
+        more = f", and {rest} more figure{'s' if rest > 1 else ''}" if rest else ""
         return _outcome("server regressed", MISSED, f"{row_text(rows[0])}{more}")
     if facts.missed:
         return _outcome("slo missed", MISSED, "; ".join(facts.missed))
@@ -87,12 +88,14 @@ def outcome(facts: Facts) -> Outcome:
 def _no_answer(facts: Facts) -> Outcome:
     stopped = [reason for reason in facts.invalid if _STOPPED in reason]
     if stopped:
-        return _outcome("endpoint down", UNREACHABLE, stopped[0])
+        return _outcome("endpoint down", UNREACHABLE, stopped[0].partition(": ")[2])
     late = [reason for reason in facts.invalid if reason.startswith(_CLIENT)]
     if late:
         said = f"{late[0]}; this says nothing of the server"
         return _outcome("client too slow", INVALID, said)
-    return _outcome("no answer", INVALID, facts.unmeasured[0])
+    test = facts.unmeasured[0].partition("\n")[0]
+    why = f" {facts.invalid[-1]}" if facts.invalid and test.endswith(":") else ""
+    return _outcome("no answer", INVALID, test + why)
 
 
 def _compared(facts: Facts) -> Outcome:
@@ -149,4 +152,6 @@ def _percent(ratio: float) -> str:
 
 
 def _outcome(cause: Cause, code: int, said: str) -> Outcome:
-    return Outcome(cause=cause, code=code, line=f"{cause.upper()}: {' '.join(said.split())}")
+    return Outcome(
+        cause=cause, code=code, line=f"{cause.upper()}: {words.printable(' '.join(said.split()))}"
+    )

@@ -72,7 +72,7 @@ def outlook(ledger: Ledger, width: int) -> str:
         f"dataset {words.printable(ledger.dataset.name)}: {_size(ledger)}",
         *ledger.notes(),
         "",
-        *(_case(ledger, case, width) for case in ledger.cases()),
+        *_cases(ledger, width),
         *_assumed(ledger),
         *_checks(ledger),
     ]
@@ -88,6 +88,16 @@ def _size(ledger: Ledger) -> str:
         f"{len(plan.trajectories):,} trajectories, {plan.prompts:,} prompts of {isl_tokens:,.0f} "
         f"tokens on average{estimated}, answers of {osl_tokens:,.0f}"
     )
+
+
+def _cases(ledger: Ledger, width: int) -> Iterator[str]:
+    cases = ledger.cases()
+    if not any(case.asked for case in cases):
+        yield "Every tier is answered: no phase is left.\n"
+        return
+    for place, case in enumerate(cases):
+        if case not in cases[:place]:
+            yield _case(ledger, case, width)
 
 
 def _case(ledger: Ledger, case: Case, width: int) -> str:

@@ -56,8 +56,9 @@ def _inputs(item: pytest.Item) -> dict[str, Any]:
         inputs.update(dataset=agentperf_dataset, system=agentperf_system)
 
     parent: Any = item.getparent(pytest.Module) or item.parent
-    make: Any = pytest.Function.from_parent  # its keywords are untyped
-    planner: pytest.Item = make(parent, name="agentperf_plan", callobj=agentperf_plan)
+    planner: pytest.Item = pytest.Function.from_parent(  # pyright: ignore[reportUnknownMemberType] its keywords are untyped
+        parent, name="agentperf_plan", callobj=agentperf_plan
+    )
     for report in runtestprotocol(planner, log=False, nextitem=None):
         if report.failed:
             raise pytest.UsageError(

@@ -224,6 +224,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     return explain.explain_metrics(right, left)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the JUnit XML is written
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the stand-alone report beside the bundle."""
     own = session.config.stash.get(SESSION, None)
@@ -248,15 +249,17 @@ def pytest_terminal_summary(
         return
     from pytest_agentperf.terminal import summary  # noqa: PLC0415 only when a test measured
 
+    width = shutil.get_terminal_size().columns
     terminalreporter.section("agentperf")
-    terminalreporter.write_line(summary(own.folder.bundle, shutil.get_terminal_size().columns))
-    for contradiction in own.bench.revised if own.bench is not None else ():
-        terminalreporter.write_line(f"CONTRADICTED: {contradiction}", red=True)
+    if own.outcome is not None:
+        _write_outcome(terminalreporter, own)
     if own.comparison is not None:
         from pytest_agentperf.gate_text import comparison_table  # noqa: PLC0415 as above
 
-        width = shutil.get_terminal_size().columns
-        terminalreporter.write_line(comparison_table(own.comparison, width))
+        terminalreporter.write_line(f"\n{comparison_table(own.comparison, width)}")
+    terminalreporter.write_line(f"\n{summary(own.folder.bundle, width)}")
+    for contradiction in own.bench.revised if own.bench is not None else ():
+        terminalreporter.write_line(f"CONTRADICTED: {contradiction}", red=True)
     terminalreporter.write_line(f"results: {own.folder.path}")
 
 
@@ -269,7 +272,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     from pytest_agentperf.ending import tell_ci  # noqa: PLC0415 only when a test measured
 
     tell_ci(own, reporter)
-    reporter.write_line(own.outcome.line, red=bool(own.outcome.code), green=not own.outcome.code)
+    _write_outcome(reporter, own)
+
+
+def _write_outcome(reporter: Any, own: Session) -> None:
+    bad = bool(own.outcome.code)
+    reporter.write_line(own.outcome.line, bold=True, red=bad, green=not bad)
 
 
 @pytest.hookimpl(optionalhook=True)

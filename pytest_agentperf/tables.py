@@ -68,7 +68,7 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width
     from rich.console import Console  # noqa: PLC0415 only at the end of a session that measured
     from rich.table import Table  # noqa: PLC0415 the same
 
-    made: Any = Table(title=words.printable(title), title_justify="left")
+    made: Any = Table()
     for head in heads:
         made.add_column(head, justify="left" if head in _LEFT else "right")
     for row in rows:
@@ -77,4 +77,4 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width
     Console(file=out, width=max(width, 80), color_system=None, markup=False, emoji=False).print(
         made
     )
-    return out.getvalue()
+    return f"{words.printable(title)}\n{out.getvalue()}"

@@ -197,3 +197,29 @@ def test_idle_power_is_the_mean_of_a_while_without_load():
 def test_no_meter_and_no_time_give_no_idle_power():
     assert asyncio.run(Metering().idle(for_s=10.0)) == ()
     assert asyncio.run(Metering((Meter(REAL_TIME),)).idle(for_s=0.0)) == ()
+
+
+def test_power_now_is_that_of_the_latest_readings_and_not_of_old_ones() -> None:
+    time = VirtualTime()
+    metering = Metering([Meter(time.clock, fails_at=100)], time.clock)
+    drawn: list[float | None] = []
+
+    async def work() -> None:
+        drawn.append(metering.power_w())
+        metering.begin()
+        await asyncio.sleep(10.5)
+        drawn.append(metering.power_w())
+        await asyncio.sleep(100)  # it has failed from the 100th reading on
+        drawn.append(metering.power_w())
+        await metering.end(time.clock.now_ns())
+
+    asyncio.run(time.run(work))
+    time.close()
+    assert drawn == [None, pytest.approx(700.0), None]
+
+
+def test_without_a_meter_of_accelerators_power_is_not_known() -> None:
+    meter = Meter(REAL_TIME)
+    meter.role = "chassis"
+    assert Metering([meter]).power_w() is None
+    assert Metering().power_w() is None

@@ -207,3 +207,17 @@ def test_a_start_at_first_turns_opens_whether_answers_have_begun_or_not():
     state = two_agents()
     state.answering({0: ns(90)})
     assert state.opens_ns == ns(50)
+
+
+def test_how_far_every_floor_is_that_is_asked_for():
+    # The window opens at 50 s.
+    seen = two_agents(completed=(3, 2)).reached(ns(130))
+    assert [(r.floor, r.done, r.wanted, r.is_met) for r in seen] == [
+        ("steady", 80.0, 100.0, False),
+        ("trajectories", 5, 6, False),
+        ("per agent", 2, 2, True),
+    ]
+    unasked = PhaseState(agents=1, settle_s=0, floors=Floors(
+        min_trajectories=0, min_trajectories_per_agent=0, min_steady_s=1.0
+    ))  # fmt: skip
+    assert [(r.floor, r.done) for r in unasked.reached(ns(5))] == [("steady", 0.0)]

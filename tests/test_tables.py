@@ -56,3 +56,10 @@ def test_nothing_to_divide_by_is_no_table():
 
 def test_a_table_is_at_least_eighty_wide():
     assert max(map(len, table("t", ["Tier", "n"], [["a", "1"]], 10).splitlines())) <= 80
+
+
+def test_markup_and_escapes_in_a_name_are_text():
+    text = table("[red]m[/]\x1b[2J", ("Tier", "n"), [("[bold]t", "1"), (":smile:[/x]", "2")], 80)
+    assert text.startswith("[red]m[/]\\x1b[2J\n")
+    assert "│ [bold]t     │ 1 │" in text
+    assert "│ :smile:[/x] │ 2 │" in text

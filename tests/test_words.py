@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pytest_agentperf.records import HostHealth
-from pytest_agentperf.words import apart, host, low_to_high
+from pytest_agentperf.words import apart, host, low_to_high, printable
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,9 @@ def test_a_node_and_how_far_it_can_be_believed():
         "node 10.0.0.2/3fa9: load processes 15, clock +50.02 ± 0.46 ms, 20.30 ms to connect to the "
         "endpoint"
     )
+
+
+def test_what_a_terminal_would_obey_or_hide_is_written_out():
+    said = "Größe 模型 — ok \x1b[31m\x07\r\n\t\u202e\x9b2J\u200b"
+    assert printable(said) == r"Größe 模型 — ok \x1b[31m\x07\r\n\t\u202e\x9b2J\u200b"
+    assert printable(said).isprintable()

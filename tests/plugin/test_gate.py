@@ -85,7 +85,7 @@ def test_a_slower_system_regressed_wherever_it_is_asked(
     monkeypatch.setenv("TOKEN_S", "0.0125")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     result = project.runpytest_subprocess(
-        *BY_THE_BOOK, _baseline(project), "--agentperf-ci-json=out.json"
+        *BY_THE_BOOK, _baseline(project), "--agentperf-ci-json=out.json", "--junitxml=j.xml"
     )
     # 80 / n tok/s: 4 are carried, which is enough for the test itself.
     result.assert_outcomes(passed=1)
@@ -93,7 +93,19 @@ def test_a_slower_system_regressed_wherever_it_is_asked(
     # 20 and 16 tok/s at 5 agents: 20 % less.
     last = result.outlines[-1]
     assert last.startswith("SERVER REGRESSED: P25 speed at 5 agents 20 -> 16 tok/s (−20.0 %")
-    result.stdout.fnmatch_lines(["::error title=agentperf::SERVER REGRESSED: P25 speed*"])
+    result.stdout.fnmatch_lines(
+        [
+            "*= agentperf =*",
+            last,
+            "",
+            "against run *",
+            "::error title=agentperf::SERVER REGRESSED: *",
+        ]
+    )
+    # The test itself has passed: who reads the XML alone must hear of it too.
+    entry = (project.path / "j.xml").read_text("utf-8")
+    assert '<property name="agentperf_cause" value="server regressed" />' in entry
+    assert '<property name="agentperf_exit_code" value="1" />' in entry
     told = json.loads((project.path / "out.json").read_text("utf-8"))
     assert told["exit_code"] == 1
     assert {r["figure"]["name"]: r["verdict"] for r in told["comparison"]["rows"]} == {
@@ -148,7 +160,9 @@ def test_a_missed_tier_and_a_test_that_measures_nothing_keep_pytests_code(
     result = project.runpytest_subprocess(*BY_THE_BOOK)
     result.assert_outcomes(failed=2)
     assert result.ret == 1
-    assert result.outlines[-1].startswith("SLO MISSED: test_it[m-t]: 'm t' carries 5 agents;")
+    last = result.outlines[-1]
+    assert last.startswith("SLO MISSED: test_it[m-t]: 'm t' carries 5 agents;")
+    assert last.endswith("; limited by P25 output speed")
 
 
 def test_a_run_without_an_answer_has_a_code_of_its_own(project: pytest.Pytester) -> None:
