@@ -82,7 +82,7 @@ def explain_capacity(
         )
     if capacity.phases_used:
         lines.append(f"needed {capacity.phases_used} phases, {words.span(capacity.measured_s)}")
-    return "\n".join(lines)
+    return "\n".join(map(words.printable, lines))  # reasons may hold a server's own words
 
 
 def _interval(capacity: Capacity) -> list[str]:

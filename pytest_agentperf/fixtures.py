@@ -43,7 +43,10 @@ def _ends_session(session: Session | None = None) -> Generator[None]:
 
 
 def _leave(message: str) -> NoReturn:
-    pytest.exit(message, returncode=USAGE)
+    from pytest_agentperf.words import printable  # noqa: PLC0415 only where a session ends
+
+    # A server's own words may be in it.
+    pytest.exit("\n".join(map(printable, message.splitlines())), returncode=USAGE)
 
 
 @pytest.fixture(scope="session")

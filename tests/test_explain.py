@@ -172,3 +172,11 @@ def test_a_bracket_is_explained_by_what_the_server_counted():
         "at 9 agents most KV use went from 60 % to 100 %",
         "the server, 9 agents: KV use 90 % (most 100 %)",
     ]
+
+
+def test_a_servers_own_words_are_written_out_and_not_obeyed():
+    said = Check(
+        name="phase complete", value=None, limit=None, ok=False, invalidates=True, text="\x1b[2J"
+    )
+    lines = explain(capacity(), invalid=[phase(5, LATE, said)])
+    assert lines[-1] == r"invalid phase 5, 9 agents: phase complete: \x1b[2J"
