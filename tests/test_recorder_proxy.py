@@ -31,7 +31,7 @@ async def _talk(upstream: Serve, talk: Serve, journal: Journal, *, ends: bool) -
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(proxy.serve, "127.0.0.1", 0)
     agent = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await talk(*agent)
         if ends:
             proxy.end()
