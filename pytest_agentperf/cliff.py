@@ -7,6 +7,7 @@ import numpy as np
 
 from pytest_agentperf.metrics import members
 from pytest_agentperf.records import TurnRecord, Window
+from pytest_agentperf.reuse import reused
 
 __all__ = ["cliff_signs"]
 
@@ -28,20 +29,10 @@ def cliff_signs(
 
 
 def _lost_caches(turns: Sequence[TurnRecord], inside: Sequence[TurnRecord]) -> tuple[str, ...]:
-    # vLLM leaves the field out where nothing was cached, so silence is 0 once any answer reports.
     if not any(turn.cached_tokens for turn in inside):
         return ()
-    held = {
-        (turn.agent, turn.ordinal, turn.turn): turn.isl_tokens or 0
-        for turn in turns
-        if turn.error is None
-    }
-    grown: list[bool] = []
-    for turn in inside:
-        before = held.get((turn.agent, turn.ordinal, turn.turn - 1), 0)
-        if 0 < before <= (turn.isl_tokens or 0):  # a shorter prompt was compacted
-            grown.append((turn.cached_tokens or 0) < _HELD_RATIO * before)
-    lost = sum(grown)
+    grown = reused(turns, inside)
+    lost = sum(each.found_tokens < _HELD_RATIO * each.held_tokens for each in grown)
     if lost <= _LOST_RATIO * len(grown):
         return ()
     return (f"{lost} of {len(grown)} requests found their previous turn gone from the cache",)

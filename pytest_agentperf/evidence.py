@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "Sample",
     "certain_from",
+    "mean_error",
     "percentile_interval",
     "share_error",
     "standardized",
@@ -81,15 +82,27 @@ def share_error(
 ) -> tuple[float, int]:
     """Return the standard error of the share of marked requests, and its degrees of freedom.
 
-    The larger of two: clustered by trajectory run, and by equal spans of the window.
-
     Args:
         marked: which requests count.
         runs: which trajectory's run each belongs to.
         at_ns: when each was sent.
         window: the span to divide.
     """
-    hits = np.asarray(marked, dtype=np.float64)
+    return mean_error(np.asarray(marked, dtype=np.float64), runs, at_ns, window)
+
+
+def mean_error(values: Numbers, runs: Labels, at_ns: Labels, window: Window) -> tuple[float, int]:
+    """Return the standard error of a mean over requests, and its degrees of freedom.
+
+    The larger of two: clustered by trajectory run, and by equal spans of the window.
+
+    Args:
+        values: one for each request, finite.
+        runs: which trajectory's run each belongs to.
+        at_ns: when each was sent.
+        window: the span to divide.
+    """
+    hits = np.asarray(values, dtype=np.float64)
     since = np.asarray(at_ns, dtype=np.int64) - window.start_ns
     length_ns = max(1, window.end_ns - window.start_ns)
     return max(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pytest_agentperf.evidence import Interval, percentile_interval, student
+from pytest_agentperf.evidence import Interval, mean_error, percentile_interval, student
 from pytest_agentperf.metrics import (
     first_chunk_speed_tok_per_s,
     members,
@@ -14,6 +14,7 @@ from pytest_agentperf.metrics import (
     ttft_s,
 )
 from pytest_agentperf.records import Measurement, TurnRecord, Window
+from pytest_agentperf.reuse import reused
 
 __all__ = ["SPANS", "intervals"]
 
@@ -22,7 +23,7 @@ SPANS = 10
 
 
 def intervals(measurement: Measurement, *, speed: str = "usage") -> Mapping[str, Interval]:
-    """Return the 95 % interval of P25 output speed, P95 TTFT and throughput, by name.
+    """Return the 95 % interval of P25 output speed, P95 TTFT, throughput, reuse, by name.
 
     A figure of which nothing was there to measure has none.
 
@@ -36,6 +37,7 @@ def intervals(measurement: Measurement, *, speed: str = "usage") -> Mapping[str,
         "output_speed_tok_per_s.p25": _percentile(inside, speed_of, measurement.window, 0.25),
         "ttft_s.p95": _percentile(inside, ttft_s, measurement.window, 0.95),
         "throughput_tok_per_s": _throughput(measurement.turns, measurement.window),
+        "reused_ratio": _reuse(measurement.turns, inside, measurement.window),
     }
     return {name: interval for name, interval in found.items() if interval is not None}
 
@@ -49,14 +51,42 @@ def _percentile(
     known = [(t, value) for t in turns if (value := value_of(t)) is not None]
     if not known:
         return None
-    runs = {(t.agent, t.ordinal): 0 for t, _ in known}
-    numbers = {run: number for number, run in enumerate(runs)}
+    asked = [t for t, _ in known]
     return percentile_interval(
         [value for _, value in known],
-        [numbers[t.agent, t.ordinal] for t, _ in known],
-        [t.sent_ns for t, _ in known],
+        _runs(asked),
+        [t.sent_ns for t in asked],
         window,
         q,
+    )
+
+
+def _runs(turns: Sequence[TurnRecord]) -> Sequence[int]:
+    """Return the number of the trajectory's run that each request belongs to."""
+    numbers: dict[tuple[int, int], int] = {}
+    return [numbers.setdefault((t.agent, t.ordinal), len(numbers)) for t in turns]
+
+
+def _reuse(
+    turns: Sequence[TurnRecord], inside: Sequence[TurnRecord], window: Window
+) -> Interval | None:
+    found = reused(turns, inside)
+    held = sum(each.held_tokens for each in found)
+    if not held:
+        return None
+    total = sum(each.found_tokens for each in found) / held
+    # A ratio of two sums: what each request is apart from it, whose mean is 0 (Cochran, 6.4).
+    apart = [each.found_tokens - total * each.held_tokens for each in found]
+    asked = [each.turn for each in found]
+    error, freedom = mean_error(apart, _runs(asked), [t.sent_ns for t in asked], window)
+    se = error * len(found) / held
+    half = student(freedom) * se
+    return Interval(
+        low=max(0.0, total - half),
+        high=min(1.0, total + half),
+        estimate=total,
+        n=len(found),
+        se=se,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_agentperf.records import Measurement, TurnRecord, Window
+from pytest_agentperf.reuse import reused
 
 __all__ = [
     "STATISTICS",
@@ -102,6 +103,9 @@ class Metrics:
     """First prompts that were cached whole, over those of which the server told."""
     looping_ratio: float = 0.0
     """Answers that ended in one short piece, repeated without end, over answers."""
+    reused_ratio: float | None = None
+    """Of the prompts that sessions had sent one request earlier, the tokens that were still cached;
+    ``None`` when the server reports none, or no session had a second request."""
 
     def __repr__(self) -> str:
         return f"<Metrics {self.agents} agents, {self.requests} requests, {self.failed} failed>"
@@ -261,6 +265,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         reconnects=sum(t.reconnected for t in inside),
         known_first_prompts_ratio=_known_whole([t for t in answered if t.turn == t.from_turn]),
         looping_ratio=_share(sum(t.loops for t in answered), len(answered)),
+        reused_ratio=_reused_ratio(measurement.turns, inside),
     )
 
 
@@ -287,6 +292,12 @@ def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:
     known = [t for t in turns if t.cached_tokens is not None and t.isl_tokens]
     total = sum(t.isl_tokens or 0 for t in known)
     return sum(t.cached_tokens or 0 for t in known) / total if total else None
+
+
+def _reused_ratio(turns: Sequence[TurnRecord], inside: Sequence[TurnRecord]) -> float | None:
+    found = reused(turns, inside)
+    held = sum(each.held_tokens for each in found)
+    return sum(each.found_tokens for each in found) / held if held else None
 
 
 def _known_whole(turns: Sequence[TurnRecord]) -> float | None:
