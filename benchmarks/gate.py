@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.shapes import DATASET, QUIET, SHAPES, TIERS
+from benchmarks.shapes import DATASET, PARTIAL, QUIET, SHAPES, TIERS
 from pytest_agentperf.change import (
+    REUSE,
     SPEED,
     THROUGHPUT,
     TTFT,
@@ -31,9 +32,9 @@ from pytest_agentperf.change import (
     Figure,
     Reading,
     Verdict,
-    by_both,
     by_intervals,
     by_pairs,
+    by_repeats,
     verdict_of,
 )
 from pytest_agentperf.inside import intervals
@@ -45,10 +46,11 @@ __all__ = ["CASES", "main"]
 
 OUT = Path("tests/data/study/gate.json")
 REPEATS = range(1, 11)
-SHOWN = (SPEED, TTFT, THROUGHPUT)
+SHOWN = (SPEED, TTFT, THROUGHPUT, REUSE)
 
-CAPACITIES = {"small": (5,), "smooth": (12, 40), "cliff": (38, 41)}
-"""Agents that verify asks for. ``cliff``: at its capacity, which moves by seed, and just below."""
+CAPACITIES = {"small": (5,), "smooth": (12, 40), "cliff": (36, 38, 41), "partial": (44,)}
+"""Agents that are measured. ``cliff``: at its capacity, which moves by seed, and below."""
+PLACES = {**SHAPES, "partial": PARTIAL}
 CASES: dict[str, dict[str, dict[str, str]]] = {
     "decode": {
         "small": {"step_overhead_s=0.012": "step_overhead_s=0.0126",
@@ -56,7 +58,10 @@ CASES: dict[str, dict[str, dict[str, str]]] = {
         "smooth": {"step_overhead_s=0.004": "step_overhead_s=0.0042",
                    "sequence_overhead_s=0.001": "sequence_overhead_s=0.00105"},
     },
-    "kv": {"cliff": {"kv_capacity_tokens=900000": "kv_capacity_tokens=810000"}},
+    "kv": {
+        shape: {"kv_capacity_tokens=900000": "kv_capacity_tokens=810000"}
+        for shape in ("cliff", "partial")
+    },
     "prefill": {
         "small": {"flops_per_token=1e11": "flops_per_token=2e11"},
         "smooth": {"flops_per_token=2e10": "flops_per_token=4e10"},
@@ -87,7 +92,7 @@ class Task:
     @property
     def deployment(self) -> str:
         """The simulator's address, as the case changes it."""
-        address = SHAPES[self.shape]
+        address = PLACES[self.shape]
         for old, new in CASES[self.case][self.shape].items():
             if old not in address:
                 raise ValueError(f"{self}: {old} is not in {address}")
@@ -148,7 +153,7 @@ def judge(found: Sequence[Row]) -> dict[str, Any]:
         "spread": {
             f"{shape} {agents}": {
                 figure.name: stdev(math.log(v) for v in _repeats(by["same", shape, agents], figure))
-                for figure in SHOWN
+                for figure in _shown(by["same", shape, agents])
             }
             for shape, agents in loads
         },
@@ -181,26 +186,37 @@ def _reading(row: Row, figure: Figure) -> Reading:
     return Reading(value=found["estimate"], low=found["low"], high=found["high"], n=found["n"])
 
 
-def _verdicts(before: Row, now: Row, repeats: dict[int, Row], how: str) -> dict[str, Verdict]:
+def _verdicts(
+    before: Row, now: Row, repeats: dict[int, Row], how: str, shown: Sequence[Figure]
+) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
-    for figure in SHOWN:
+    for figure in shown:
         then, here = _reading(before, figure), _reading(now, figure)
         if how == "repeats":
-            change = by_both(then, here, _repeats(repeats, figure), figures=len(SHOWN))
+            values = _repeats(repeats, figure)
+            change = by_repeats(figure, then, here, values, alike=True, figures=len(shown))
         else:
-            change = by_intervals(then, here, figures=len(SHOWN))
+            change = by_intervals(then, here, figures=len(shown))
         found[figure.name] = verdict_of(figure, change)
     return found
 
 
-def _counted(pairs: Sequence[tuple[Row, Row]], repeats: dict[int, Row]) -> Row:
+def _shown(*loads: dict[int, Row]) -> tuple[Figure, ...]:
+    """Return the figures that all phases have: older ones do not tell of reuse."""
+    found = [row for load in loads for row in load.values()]
+    return tuple(f for f in SHOWN if all(f.name in row["intervals"] for row in found))
+
+
+def _counted(
+    pairs: Sequence[tuple[Row, Row]], repeats: dict[int, Row], shown: Sequence[Figure]
+) -> Row:
     """Return how often each verdict was given, by both sources of intervals."""
     told: Row = {"comparisons": len(pairs)}
     for how in ("repeats", "intervals"):
-        each = [_verdicts(before, now, repeats, how) for before, now in pairs]
+        each = [_verdicts(before, now, repeats, how, shown) for before, now in pairs]
         told[how] = {
             "regressed": sum("regressed" in e.values() for e in each),
-            "by_figure": {f.name: Counter(e[f.name] for e in each) for f in SHOWN},
+            "by_figure": {f.name: Counter(e[f.name] for e in each) for f in shown},
         }
     return told
 
@@ -224,23 +240,24 @@ def _same(by: dict[tuple[str, str, int], dict[int, Row]], shape: str, agents: in
     rows = by["same", shape, agents]
     seeds = sorted(seed for seed in rows if seed not in REPEATS)
     pairs = [(rows[a], rows[b]) for a, b in pairwise(seeds)]
-    return {"shape": shape, "agents": agents} | _counted(pairs, rows)
+    return {"shape": shape, "agents": agents} | _counted(pairs, rows, _shown(rows))
 
 
 def _changed(
     by: dict[tuple[str, str, int], dict[int, Row]], case: str, shape: str, agents: int
 ) -> Row:
-    """Compare each phase of a changed system with the repeat of the same one that has its place."""
+    """Compare each phase of a changed system with one of the same system; few serve twice."""
     same = by["same", shape, agents]
     others = [same[seed] for seed in sorted(same) if seed not in REPEATS]
     changed = [row for _, row in sorted(by[case, shape, agents].items())]
+    shown = _shown(same, by[case, shape, agents])
     ratios = {
         f.name: fmean(_reading(r, f).value for r in changed) / fmean(_repeats(same, f)) - 1
-        for f in SHOWN
+        for f in shown
     }
-    pairs = list(zip(others, changed, strict=False))
+    pairs = list(zip(cycle(others), changed, strict=False))
     head = {"case": case, "shape": shape, "agents": agents, "change": ratios}
-    return head | _counted(pairs, same)
+    return head | _counted(pairs, same, shown)
 
 
 def _pairs(
@@ -251,7 +268,8 @@ def _pairs(
     A pair shares its seed where both were measured with it; else only its place.
     """
     same, other = by["same", shape, agents], by[case, shape, agents]
-    figure = SPEED if case == "decode-3" else TTFT
+    figures = _shown(same, other)
+    figure = SPEED if case == "decode-3" else figures[-1]
     shared = sorted(seed for seed in other if seed in same)
     free = [same[seed] for seed in sorted(same) if seed not in REPEATS]
     pairs = [(same[s], other[s]) for s in shared]
@@ -259,7 +277,7 @@ def _pairs(
     alike = list(zip(free[: len(pairs)], free[len(pairs) :], strict=False))
     told: Row = {"case": case, "shape": shape, "agents": agents, "figure": figure.name}
     for many in (4, 8, 16):
-        found, control = (_grouped(each, many, figure) for each in (pairs, alike))
+        found, control = (_grouped(each, many, figure, figures) for each in (pairs, alike))
         told[f"{many} pairs"] = {
             "comparisons": len(found),
             "regressed": sum(verdict_of(figure, c) == "regressed" for c in found),
@@ -272,12 +290,14 @@ def _pairs(
     return told
 
 
-def _grouped(pairs: Sequence[tuple[Row, Row]], many: int, figure: Figure) -> list[Change]:
+def _grouped(
+    pairs: Sequence[tuple[Row, Row]], many: int, figure: Figure, figures: Sequence[Figure]
+) -> list[Change]:
     groups = [pairs[i : i + many] for i in range(0, len(pairs) - many + 1, many)]
     return [
         by_pairs(
             [(_reading(a, figure).value, _reading(b, figure).value) for a, b in group],
-            figures=len(SHOWN),
+            figures=len(figures),
         )
         for group in groups
     ]

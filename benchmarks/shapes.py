@@ -7,6 +7,7 @@ __all__ = [
     "DEFAULT_DATASET",
     "LONG",
     "LONG_DATASET",
+    "PARTIAL",
     "QUIET",
     "SHAPES",
     "SPEC",
@@ -30,6 +31,12 @@ SHAPES = {
     "&flops_per_token=1e11&kv_capacity_tokens=100000000",
 }
 """What binds: output speed; places in the batch, and so TTFT; the KV cache; a slow machine."""
+PARTIAL = (
+    "acceptance=&max_sequences=512&step_overhead_s=0.004&sequence_overhead_s=0.0002"
+    "&flops_per_token=2e9&kv_capacity_tokens=900000"
+)
+"""A cache that contexts pass mildly, before prefill so cheap that what it lost is soon there again:
+prefixes are found in part, and nothing collapses."""
 LONG = (
     "acceptance=&max_sequences=512&step_overhead_s=0.004&flops_per_token=1e10"
     "&kv_read_bytes_per_token=200000&kv_capacity_tokens=100000000"

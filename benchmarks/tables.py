@@ -119,6 +119,12 @@ def _alarms() -> Iterator[str]:
     yield f"| all | {sum(each['phases'] for each in clean.values())} | {fired} |"
 
 
+_GATE_FIGURES = {
+    "output_speed_tok_per_s.p25": "P25 speed",
+    "ttft_s.p95": "P95 TTFT",
+    "throughput_tok_per_s": "throughput",
+    "reused_ratio": "prefix reuse",
+}
 _GATE_NAMES = {
     "same": "none",
     "decode": "decode 5 % slower",
@@ -129,8 +135,9 @@ _GATE_NAMES = {
 
 def _gate() -> Iterator[str]:
     data = _read("gate")
-    yield "| change | shape | agents | comparisons | regressed | P25 | P95 TTFT | throughput |"
-    yield "|---|---|--:|--:|--:|---|---|---|"
+    heads = "P25 | P95 TTFT | throughput | prefix reuse"
+    yield f"| change | shape | agents | comparisons | regressed | {heads} |"
+    yield "|---|---|--:|--:|--:|---|---|---|---|"
     for row in ({"case": "same"} | each for each in data["same"]):
         yield _gate_row(row)
     for row in data["changed"]:
@@ -140,9 +147,10 @@ def _gate() -> Iterator[str]:
 def _gate_row(row: Mapping[str, Any]) -> str:
     n = row["comparisons"]
     cells: list[str] = []
-    for name, told in row["repeats"]["by_figure"].items():
-        change = f"{row['change'][name]:+.0%}, " if "change" in row else ""
-        cells.append(f"{change}{told.get('regressed', 0)}")
+    for name in _GATE_FIGURES:
+        told = row["repeats"]["by_figure"].get(name)
+        change = f"{row['change'][name]:+.0%}, " if told and "change" in row else ""
+        cells.append("—" if told is None else f"{change}{told.get('regressed', 0)}")
     told = f"{row['repeats']['regressed']} ({row['intervals']['regressed']})"
     head = f"| {_GATE_NAMES[row['case']]} | `{row['shape']}` | {row['agents']} | {n} | {told} | "
     return f"{head}{' | '.join(cells)} |"
@@ -152,7 +160,7 @@ def _pairs() -> Iterator[str]:
     yield "| change | shape | agents | figure | pairs | comparisons | found | first one |"
     yield "|---|---|--:|---|--:|--:|--:|---|"
     for row in _read("gate")["pairs"]:
-        figure = "P25 speed" if row["figure"].endswith("p25") else "P95 TTFT"
+        figure = _GATE_FIGURES[row["figure"]]
         what = {"decode-3": "decode 3 % slower", **_GATE_NAMES}[row["case"]]
         for name, each in row.items():
             if name.endswith(" pairs") and each["comparisons"]:

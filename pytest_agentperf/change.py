@@ -19,6 +19,7 @@ __all__ = [
     "ENERGY",
     "FIGURES",
     "LEAST_RATIO",
+    "REUSE",
     "SPEED",
     "THROUGHPUT",
     "TTFT",
@@ -26,10 +27,10 @@ __all__ = [
     "Figure",
     "Reading",
     "Verdict",
-    "by_both",
+    "among",
     "by_intervals",
     "by_pairs",
-    "by_spread",
+    "by_repeats",
     "verdict_of",
 ]
 
@@ -51,6 +52,11 @@ class Figure:
     higher_is_better: bool
     visible_ratio: float
     """*Unchanged* is said only where a change of so much would have shown."""
+    least_ratio: float = LEAST_RATIO
+    """A change of less is neither a regression nor an improvement."""
+    in_bursts: bool = False
+    """It is lost in bursts, of which one phase sees too few to be sure of its mean. A baseline that
+    has none is sure: this run's phase is held against that, and not excused by its bursts."""
 
 
 CAPACITY = Figure(
@@ -73,6 +79,15 @@ THROUGHPUT = Figure(
     higher_is_better=True,
     visible_ratio=0.1,
 )
+REUSE = Figure(
+    name="reused_ratio",
+    title="prefix reuse",
+    unit="of 1",
+    higher_is_better=True,
+    visible_ratio=0.1,
+    least_ratio=0.05,
+    in_bursts=True,
+)
 ENERGY = Figure(
     name="energy_j_per_token",
     title="energy",
@@ -80,7 +95,7 @@ ENERGY = Figure(
     higher_is_better=False,
     visible_ratio=0.1,
 )
-FIGURES = (CAPACITY, SPEED, TTFT, THROUGHPUT, ENERGY)
+FIGURES = (CAPACITY, SPEED, TTFT, THROUGHPUT, REUSE, ENERGY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,40 +137,61 @@ def by_intervals(before: Reading, now: Reading, *, figures: int = 1) -> Change:
     return _change(between, between - wider * down, between + wider * up)
 
 
-def by_spread(
-    before: Reading, now: Reading, repeats: Sequence[float], *, figures: int = 1
+def by_repeats(
+    figure: Figure,
+    before: Reading,
+    now: Reading,
+    repeats: Sequence[float],
+    *,
+    alike: bool,
+    figures: int = 1,
 ) -> Change:
-    """Return a change with the interval that the spread of repeats gives to two single phases.
+    """Return a change with the interval that the spread of repeats gives to a single phase.
+
+    Ten repeats may lie close together by luck, and then every comparison with them is too sure:
+    phases that tell of a wider spread themselves are believed, as far as they bound the figure.
 
     Args:
+        figure: what it is.
         before: the baseline's.
         now: this run's.
         repeats: the figure in repeats of one phase, finite and above 0.
+        alike: they repeat the baseline's very phase: all of them say what it was before.
         figures: how many are decided together.
     """
     extreme = _extreme(before, now)
     if extreme is not None:
         return extreme
-    spread = stdev(map(math.log, repeats)) * math.sqrt(2)
-    half = student(len(repeats) - 1, alpha=_ALPHA / figures) * spread
-    between = math.log(now.value / before.value)
-    return _change(between, between - half, between + half)
+    known = among(before, repeats) if alike else (before.value,)
+    between = math.log(now.value) - fmean(map(math.log, known))
+    wider = student(SPANS - 1, alpha=_ALPHA / figures) / student(SPANS - 1)
+    ends = (_far(before.value, before.low), _far(before.value, before.high))
+    own = wider * math.hypot(*ends) / math.sqrt(2)
+    spread = student(len(repeats) - 1, alpha=_ALPHA / figures) * stdev(map(math.log, repeats))
+    one = max(spread, own) if math.isfinite(own) else spread
+    of_known = one / math.sqrt(len(known))
+
+    def half(end: float) -> float:
+        far = wider * _far(now.value, end)
+        if figure.in_bursts or not math.isfinite(far):
+            far = one
+        return math.hypot(max(one, far), of_known)
+
+    return _change(between, between - half(now.low), between + half(now.high))
 
 
-def by_both(before: Reading, now: Reading, repeats: Sequence[float], *, figures: int = 1) -> Change:
-    """Return a change with the wider of the two intervals, end by end.
+def among(before: Reading, repeats: Sequence[float]) -> tuple[float, ...]:
+    """Return what is known of a figure before: the baseline and its repeats, where they agree.
 
-    Ten repeats may lie close together by luck, and then every comparison with them is too sure; a
-    phase that tells of a wider spread itself is believed. An end that it does not bound is left
-    to the repeats.
+    Repeats that the baseline lies apart from were measured on something else, or on another day:
+    only their spread is taken.
     """
-    spread = by_spread(before, now, repeats, figures=figures)
-    inside = by_intervals(before, now, figures=figures)
-    return Change(
-        ratio=spread.ratio,
-        low=min(spread.low, inside.low) if inside.low > -1 else spread.low,
-        high=max(spread.high, inside.high) if math.isfinite(inside.high) else spread.high,
-    )
+    logs = [math.log(value) for value in repeats]
+    many = len(logs)
+    apart = abs(math.log(before.value) - fmean(logs))
+    if apart > student(many - 1) * stdev(logs) * math.sqrt(1 + 1 / many):
+        return (before.value,)
+    return (before.value, *repeats)
 
 
 def by_pairs(pairs: Sequence[tuple[float, float]], *, figures: int = 1) -> Change:
@@ -177,7 +213,7 @@ def verdict_of(figure: Figure, change: Change) -> Verdict:
     better, worse = (change.low > 0, change.high < 0)
     if not figure.higher_is_better:
         better, worse = worse, better
-    large = abs(change.ratio) >= LEAST_RATIO
+    large = abs(change.ratio) >= figure.least_ratio
     if worse and large:
         return "regressed"
     if better and large:

@@ -5,15 +5,16 @@ not measured has not passed.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.change import (
     CAPACITY,
     ENERGY,
+    REUSE,
     SPEED,
     THROUGHPUT,
     TTFT,
@@ -21,18 +22,16 @@ from pytest_agentperf.change import (
     Figure,
     Reading,
     Verdict,
-    by_both,
+    among,
     by_intervals,
     by_pairs,
+    by_repeats,
     verdict_of,
 )
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.spread import Noise
 
-__all__ = ["LEAST_PAIRS", "Comparison", "Row", "compare", "compare_pairs", "reading"]
-
-LEAST_PAIRS = 4
-"""Fewer tell too little of how far pairs lie apart."""
+__all__ = ["Comparison", "Row", "compare", "compare_pairs", "reading"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +65,8 @@ class Comparison:
     rows: tuple[Row, ...]
     differences: tuple[str, ...] = ()
     """In what they differ that should be equal, where they were compared anyway."""
+    in_turns: bool = False
+    """The baseline is an endpoint, which was measured in turns with this run's."""
 
     def of(self, *verdicts: Verdict) -> tuple[Row, ...]:
         """Return the rows with one of these verdicts."""
@@ -108,20 +109,27 @@ def compare(
 
 
 def compare_pairs(
-    pairs: Sequence[tuple[PhaseResult, PhaseResult]], *, before: str, now: str
+    pairs: Sequence[tuple[PhaseResult, PhaseResult]],
+    *,
+    before: str,
+    now: str,
+    tiers: Mapping[tuple[str, int], tuple[str, ...]],
 ) -> Comparison:
     """Compare two endpoints by phases that were measured in turns, pair by pair.
 
     Args:
-        pairs: at least `LEAST_PAIRS`, of valid phases with equal models, agents and seeds.
+        pairs: of valid phases with equal models, agents and seeds; of each model and number of
+            agents at least `settings.LEAST_PAIRS`.
         before: the endpoint of each pair's first phase.
-        now: that of its second.
+        now: the run of its second.
+        tiers: by model and agents, whose capacity that is.
     """
     loads = list(dict.fromkeys((a.model, a.agents) for a, _ in pairs))
     own = [[p for p in pairs if (p[0].model, p[0].agents) == load] for load in loads]
     figures = sum(len(_figures(*each[0])) for each in own)
     rows = [_pair_row(each, figure, figures) for each in own for figure in _figures(*each[0])]
-    return Comparison(baseline=before, run=now, rows=tuple(rows))
+    named = (replace(r, tiers=tiers.get((r.model, r.agents or 0), ())) for r in rows)
+    return Comparison(baseline=before, run=now, rows=tuple(named), in_turns=True)
 
 
 def _pair_row(
@@ -165,7 +173,7 @@ def reading(phase: PhaseResult, figure: Figure) -> Reading | None:
     name, _, statistic = figure.name.partition(".")
     found: Any = getattr(phase.metrics, name)
     value = found.statistic(statistic) if statistic and found is not None else found
-    if value is None or (not statistic and not value):
+    if value is None or (figure is THROUGHPUT and not value):
         return None
     inside = phase.intervals.get(figure.name)
     n = found.n if statistic and found is not None else phase.metrics.requests
@@ -290,10 +298,19 @@ def _full(bundle: Bundle, model: str) -> dict[int, PhaseResult]:
 
 
 def _figures(before: PhaseResult | None, now: PhaseResult | None) -> tuple[Figure, ...]:
-    """Return what is compared: energy only where either of two could measure it."""
+    """Return what is compared.
+
+    Reuse where the baseline's server told of it: one that tells of it since is no gap. Energy where
+    either of two could measure it.
+    """
+    told = before is not None and before.metrics.reused_ratio is not None
     power = (p.power.mean_w for p in (before, now) if p is not None)
     metered = any(watts is not None for watts in power)
-    return (SPEED, TTFT, THROUGHPUT, *((ENERGY,) if metered else ()))
+    return (
+        *(SPEED, TTFT, THROUGHPUT),
+        *((REUSE,) if told else ()),
+        *((ENERGY,) if metered else ()),
+    )
 
 
 def _phase_rows(
@@ -349,9 +366,14 @@ def _phase_row(
         whose = "the baseline" if then is None else "this run"
         return replace(row, reason=f"{whose} has no {figure.title} at {now.agents} agents")
     repeats = noise.repeats(now.model, now.agents, figure.name) if noise else None
-    if repeats is not None:
-        change = by_both(then, here, repeats, figures=figures)
-        by = f"{len(repeats)} repeats, or the phases where they are less sure"
-    else:
+    if repeats is None:
         change, by = by_intervals(then, here, figures=figures), "intervals inside the phases"
+    else:
+        alike = repeats.agents == now.agents
+        change = by_repeats(figure, then, here, repeats.values, alike=alike, figures=figures)
+        by = f"{len(repeats.values)} repeats with {repeats.agents} agents"
+        known = among(then, repeats.values) if alike and then.value > 0 else ()
+        if len(known) > 1:
+            row = replace(row, before=replace(then, value=geometric_mean(known)))
+            by += ", whose mean with the baseline stands before"
     return replace(row, change=change, verdict=verdict_of(figure, change), by=by)

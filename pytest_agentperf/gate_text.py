@@ -29,7 +29,7 @@ _HEADS = ("Figure", "At", "Before", "Now", "Change", "Interval", "Verdict")
 def comparison_table(comparison: Comparison, width: int) -> str:
     """Return the comparison as a table for the terminal."""
     rows = [tuple(_cells(row)) for row in comparison.rows]
-    title = f"against run {comparison.baseline}"
+    title = f"against {_baseline(comparison)}"
     parts = [table(title, _HEADS, rows, width)]
     parts += [f"{row_text(row)}" for row in comparison.of("not comparable")]
     parts += [f"COMPARED ANYWAY: {difference}" for difference in comparison.differences]
@@ -50,7 +50,7 @@ def job_summary(outcome: Outcome, bundle: Bundle | None, comparison: Comparison 
             ],
         )
     if comparison is not None:
-        lines += [f"Against run `{comparison.baseline}`:", ""]
+        lines += [f"Against {_baseline(comparison)}:", ""]
         lines += _markdown(_HEADS, [tuple(_cells(row)) for row in comparison.rows])
         lines += [f"- compared anyway: {_plain(d)}" for d in comparison.differences]
     return "\n".join(lines) + "\n"
@@ -103,6 +103,12 @@ def properties(
         *said,
         *((f"agentperf_gate_{row.figure.name}", f"{row.verdict}: {row_text(row)}") for row in own),
     ]
+
+
+def _baseline(comparison: Comparison) -> str:
+    if comparison.in_turns:
+        return f"endpoint {comparison.baseline}, in turns"
+    return f"run {comparison.baseline}"
 
 
 def _cells(row: Row) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pytest_agentperf import __version__
 from pytest_agentperf.baseline import read_baseline, verified_agents
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
-from pytest_agentperf.change import ENERGY, SPEED, THROUGHPUT, TTFT
+from pytest_agentperf.change import ENERGY, REUSE, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
 from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.events import Event
@@ -36,7 +36,7 @@ from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode
 
 __all__ = ["add_arguments", "capacities", "main", "measure_noise", "measure_once", "run", "say"]
 
-_FIGURES = (SPEED, TTFT, THROUGHPUT, ENERGY)
+_FIGURES = (SPEED, TTFT, THROUGHPUT, REUSE, ENERGY)
 _REPEATS = 10
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pytest_agentperf.baseline import read_baseline
 from pytest_agentperf.bench import InvalidPhaseError
 from pytest_agentperf.bundle import Bundle, PhaseResult
-from pytest_agentperf.compare import LEAST_PAIRS, Comparison, compare_pairs
+from pytest_agentperf.compare import Comparison, compare_pairs
 from pytest_agentperf.errors import AgentPerfError, ConfigError, EndpointError
 from pytest_agentperf.gate_text import comparison_table
 from pytest_agentperf.noise import capacities, measure_once, say
@@ -22,6 +22,7 @@ from pytest_agentperf.settings import Settings
 
 __all__ = ["main", "measure_pairs"]
 
+LEAST_PAIRS = 4
 _USAGE = 4
 _WIDTH = 100
 
@@ -100,7 +101,7 @@ def measure_pairs(
             )
             _, measured[side] = asyncio.run(measure_once(baseline, own, asked, tell))
         found += zip(measured["A"], measured["B"], strict=True)
-    return compare_pairs(found, before=ends["A"], now=ends["B"])
+    return compare_pairs(found, before=ends["A"], now=ends["B"], tiers={})
 
 
 def _parser() -> argparse.ArgumentParser:

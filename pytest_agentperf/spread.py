@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_agentperf.errors import ConfigError
 
-__all__ = ["LEAST_REPEATS", "SCHEMA", "Noise", "Spread", "encode_noise", "parse_noise"]
+__all__ = ["LEAST_REPEATS", "SCHEMA", "Noise", "Repeats", "Spread", "encode_noise", "parse_noise"]
 
 SCHEMA = "agentperf-noise/1"
 LEAST_REPEATS = 5
@@ -30,6 +30,14 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """One figure of repeats of one phase."""
+
+    agents: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
     """All spreads of one system."""
 
@@ -41,10 +49,10 @@ class Noise:
     """Runs that measured the repeats."""
     spreads: tuple[Spread, ...]
 
-    def repeats(self, model: str, agents: int, figure: str) -> Sequence[float] | None:
+    def repeats(self, model: str, agents: int, figure: str) -> Repeats | None:
         """Return a figure's repeats with about so many agents; ``None`` where there are none."""
         near = [
-            (abs(math.log(s.agents / agents)), s.figures[figure])
+            (abs(math.log(s.agents / agents)), Repeats(agents=s.agents, values=s.figures[figure]))
             for s in self.spreads
             if s.model == model and abs(math.log(s.agents / agents)) <= math.log(_NEAR)
             if figure in s.figures and _usable(s.figures[figure])

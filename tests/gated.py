@@ -32,6 +32,7 @@ def run(  # noqa: PLR0913 one for each thing that may differ
     ttft: float = 2.0,
     throughput: float = 1000.0,
     watts: float | None = None,
+    reuse: float | None = None,
     half_ratio: float = 0.005,
     capacity: tuple[int, int, int] = (AGENTS, AGENTS, AGENTS),
     status: str = "found",
@@ -44,6 +45,7 @@ def run(  # noqa: PLR0913 one for each thing that may differ
     phase = next(p for p in bundle.phases if p.agents == AGENTS and not p.invalid)
     known = {"ttft_s.p95": ttft, "throughput_tok_per_s": throughput}
     known |= {} if speed is None else {"output_speed_tok_per_s.p25": speed}
+    known |= {} if reuse is None else {"reused_ratio": reuse}
     metrics = replace(
         phase.metrics,
         output_speed_tok_per_s=None
@@ -51,6 +53,7 @@ def run(  # noqa: PLR0913 one for each thing that may differ
         else _at(phase.metrics.output_speed_tok_per_s, p25=speed),
         ttft_s=_at(phase.metrics.ttft_s, p95=ttft),
         throughput_tok_per_s=throughput,
+        reused_ratio=reuse,
         agents=agents,
     )
     checks = tuple(replace(c, ok=not (invalid and c.invalidates)) for c in phase.checks)

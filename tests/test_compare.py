@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_agentperf.bundle import Bundle
-from pytest_agentperf.compare import compare
+from pytest_agentperf.compare import compare, compare_pairs
 from tests.gated import MODEL, noise, run
 
 
@@ -27,13 +27,15 @@ def test_the_same_twice_is_unchanged() -> None:
         (run(speed=90.0), "output_speed_tok_per_s.p25"),
         (run(ttft=2.2), "ttft_s.p95"),
         (run(throughput=900.0), "throughput_tok_per_s"),
+        (run(reuse=0.9), "reused_ratio"),
         (run(capacity=(30, 29, 31)), "capacity"),
     ],
-    ids=["slower", "later", "less", "fewer"],
+    ids=["slower", "later", "less", "forgetful", "fewer"],
 )
 def test_each_figure_regresses_in_its_own_direction(now: Bundle, regressed: str) -> None:
-    assert [name for name, v in _verdicts(run(), now).items() if v == "regressed"] == [regressed]
-    assert [name for name, v in _verdicts(now, run()).items() if v == "improved"] == [regressed]
+    then = run(reuse=0.998 if now.phases[0].metrics.reused_ratio else None)
+    assert [name for name, v in _verdicts(then, now).items() if v == "regressed"] == [regressed]
+    assert [name for name, v in _verdicts(now, then).items() if v == "improved"] == [regressed]
 
 
 def test_energy_per_token_regresses_upwards() -> None:
@@ -47,6 +49,21 @@ def test_energy_per_token_regresses_upwards() -> None:
 
 def test_energy_that_neither_could_measure_is_not_asked_for() -> None:
     assert "energy_j_per_token" not in _verdicts(run(), run())
+
+
+def test_reuse_that_the_baseline_did_not_tell_of_is_not_asked_for() -> None:
+    assert "reused_ratio" not in _verdicts(run(), run(reuse=0.998))
+
+
+def test_reuse_that_is_told_of_no_more_has_not_passed() -> None:
+    found = compare(run(reuse=0.998), run())
+    (row,) = found.of("not comparable")
+    assert row.reason == "this run has no prefix reuse at 35 agents"
+
+
+def test_a_cache_that_finds_nothing_again_has_regressed() -> None:
+    # 0 is a figure, unlike a throughput of 0.
+    assert _verdicts(run(reuse=0.998), run(reuse=0.0))["reused_ratio"] == "regressed"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +119,10 @@ def test_a_tolerance_comes_from_measured_repeats_where_there_are_some() -> None:
         r for r in compare(run(), now, noise=loud).rows if r.figure.name.startswith("output_speed")
     ]
     assert row.verdict == "unclear"
-    assert row.by.startswith("5 repeats")
+    assert row.by.startswith("5 repeats with 35 agents")
+    # 100 x (1.04 x 0.96 x 1.03 x 0.97) ^ (1/6), and not only the baseline's 100.
+    assert row.before is not None
+    assert row.before.value == pytest.approx(99.96, abs=0.01)
 
 
 def test_without_intervals_and_repeats_nothing_is_certain() -> None:
@@ -146,3 +166,23 @@ def test_tiers_are_compared_by_model_and_name() -> None:
     other = replace(run().capacities[0], model="another")
     found = compare(replace(run(), capacities=(other,)), run())
     assert found.rows[0].verdict == "not comparable"
+
+
+def test_pairs_show_what_both_of_each_have_apart() -> None:
+    # 10 % less in each of four pairs, whose work differs by half.
+    speeds = (100.0, 150.0, 120.0, 90.0)
+    pairs = [(run(speed=v).phases[0], run(speed=0.9 * v).phases[0]) for v in speeds]
+    found = compare_pairs(pairs, before="http://a", now="b", tiers={(MODEL, 35): ("slo-1",)})
+    (row,) = found.of("regressed")
+    assert (row.figure.name, row.tiers) == ("output_speed_tok_per_s.p25", ("slo-1",))
+    assert row.change is not None
+    assert row.change.ratio == pytest.approx(-0.1)
+
+
+def test_a_pair_without_a_figure_has_not_passed() -> None:
+    whole = (run().phases[0], run().phases[0])
+    broken = (run().phases[0], run(speed=None).phases[0])
+    found = compare_pairs([whole, whole, whole, broken], before="a", now="b", tiers={})
+    assert found.verdict == "not comparable"
+    (row,) = found.of("not comparable")
+    assert row.reason == "1 of 4 pairs have no P25 speed at 35 agents"

@@ -52,7 +52,7 @@ def test_too_few_pairs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_pair_without_a_figure_has_not_passed() -> None:
     whole = (run().phases[0], run().phases[0])
     broken = (run().phases[0], run(speed=None).phases[0])
-    found = compare_pairs([whole, whole, whole, broken], before="a", now="b")
+    found = compare_pairs([whole, whole, whole, broken], before="a", now="b", tiers={})
     assert found.verdict == "not comparable"
     (row,) = found.of("not comparable")
     assert row.reason == "1 of 4 pairs have no P25 speed at 35 agents"
