@@ -20,6 +20,7 @@ from pytest_agentperf.system import System
 
 __all__ = [
     "accept",
+    "carried_agents",
     "check_answers",
     "differences",
     "read_baseline",
@@ -30,7 +31,7 @@ __all__ = [
 _MAY_DIFFER = frozenset(
     {
         # What is compared, and what is compared by what it comes to.
-        "endpoint", "endpoint_b", "model", "tier", "slo", "dataset", "importer", "system",
+        "endpoint", "endpoint_b", "pairs", "model", "tier", "slo", "dataset", "importer", "system",
         # Where results lie, how many load processes there are, what watches, what a gate does.
         "results", "resume", "workers", "meter", "progress_s", "live", "plan", "metrics_url",
         "metrics_series", "idle_s", "client_check_s", "require_power", "baseline", "gate", "noise",
@@ -64,9 +65,28 @@ def accept(settings: Settings, models: Models, inputs: Inputs) -> tuple[Gate, Mo
         noise=read_noise(settings.noise, baseline, path),
         differences=tuple(found),
     )
-    if settings.gate == "verify":
-        return gate, replace(models, verify=verified_agents(baseline))
-    return gate, models
+    if settings.gate == "search":
+        return gate, models
+    carried = verified_agents(baseline)
+    if settings.gate == "ab":
+        _check_carried(baseline, models, carried)
+    return gate, replace(models, verify=carried)
+
+
+def _check_carried(
+    baseline: Bundle, models: Models, carried: Mapping[str, Mapping[str, int]]
+) -> None:
+    none = [
+        f"{model} {tier.name}"
+        for model, spec in models.specs.items()
+        for tier in spec.tiers
+        if tier.name not in carried.get(model, {})
+    ]
+    if none:
+        raise ConfigError(
+            f"--agentperf-gate ab: run {baseline.provenance.run} carries no agent of "
+            f"{', '.join(none)}; leave these tiers out by --agentperf-tier"
+        )
 
 
 def read_baseline(name: str) -> tuple[Bundle, Path]:
@@ -232,6 +252,18 @@ def verified_agents(baseline: Bundle) -> Mapping[str, Mapping[str, int]]:
         if found.agents:
             agents.setdefault(found.model, {})[found.tier] = found.agents
     return agents
+
+
+def carried_agents(baseline: Bundle, model: str) -> tuple[int, ...]:
+    """Return the numbers of agents that the tiers of a model carried.
+
+    Raises:
+        ConfigError: none carried any.
+    """
+    numbers = tuple(sorted(set(verified_agents(baseline).get(model, {}).values())))
+    if not numbers:
+        raise ConfigError(f"the baseline carries no agent of {model!r}: give --agents")
+    return numbers
 
 
 def read_noise(named: str | None, baseline: Bundle, path: Path) -> Noise | None:

@@ -49,6 +49,10 @@ T = TypeVar("T")
 class InvalidPhaseError(AgentPerfError):
     """A phase that was asked for by name cannot be trusted."""
 
+    def __init__(self, phase: PhaseResult) -> None:
+        super().__init__(f"phase {phase.number}: {'; '.join(phase.invalid)}")
+        self.reasons = phase.invalid
+
 
 class HoursOverError(AgentPerfError):
     """A phase that was asked for by name may not begin any more."""
@@ -142,7 +146,7 @@ class Bench:
                 ledger, full_phase(ledger.spec, self._settings), agents
             )
         if phase.invalid:
-            raise InvalidPhaseError(f"phase {phase.number}: {'; '.join(phase.invalid)}")
+            raise InvalidPhaseError(phase)
         return phase.metrics
 
     async def capacity(self, tier: SLOTier) -> Capacity:

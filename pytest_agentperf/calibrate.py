@@ -1,8 +1,8 @@
-"""``python -m pytest_agentperf.calibrate client``: how much load this machine's client carries."""
+"""``python -m pytest_agentperf.calibrate``: what a client and a system's numbers are worth."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import msgspec
@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pytest_agentperf import noise
 from pytest_agentperf.errors import AgentPerfError
 from pytest_agentperf.room import cores, room
 from pytest_agentperf.selfcheck.ladder import (
@@ -33,8 +34,13 @@ _CAPTION = (
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, or 1 where something failed."""
+    """Run the command; return its exit status, 0 where all went well."""
     asked = _parser().parse_args(given)
+    run: Callable[[argparse.Namespace], int] = asked.run
+    return run(asked)
+
+
+def _client(asked: argparse.Namespace) -> int:
     console = Console(highlight=False)
     try:
         points = _points(asked, console)
@@ -53,15 +59,24 @@ def main(given: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pytest_agentperf.calibrate",
-        description="Measure what the numbers of this machine are worth.",
+        description="Measure what the numbers of this machine, or of a system, are worth.",
     )
     commands = parser.add_subparsers(required=True, metavar="WHAT")
+    spread = commands.add_parser(
+        "noise",
+        help="how far repeats of one phase lie apart, on the system of a baseline",
+        description=noise.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    noise.add_arguments(spread)
+    spread.set_defaults(run=noise.run)
     client = commands.add_parser(
         "client",
         help="how many tokens per second one load process carries",
         description="Stream from a server that computes nothing and tells when it sent what, with "
         "twice as many streams of 50 tok/s each time, until P95 TTFT is wrong by more than 10 ms.",
     )
+    client.set_defaults(run=_client)
     client.add_argument("--start", type=int, default=64, help="streams of the first load")
     client.add_argument("--most", type=int, default=_MOST_STREAMS, help="streams of the last one")
     client.add_argument("--seconds", type=float, default=3.0, help="of each load")

@@ -30,6 +30,8 @@ def note_failure(item: pytest.Item, raised: BaseException, *, measures: bool) ->
     """Keep apart what missed its tier, what has no answer, and what measures nothing."""
     own = item.config.stash[SESSION]
     text = str(raised)
+    if isinstance(raised, InvalidPhaseError):
+        own.invalid += raised.reasons
     if not measures:
         own.others_failed = True
     elif isinstance(raised, InvalidPhaseError | HoursOverError | LoadError) or text.startswith(
@@ -64,6 +66,7 @@ def finish(session: pytest.Session, own: Session) -> None:
         own.folder,
         missed=own.missed,
         unmeasured=own.unmeasured,
+        invalid=own.invalid,
         down=own.down,
         wanted=own.settings.baseline is not None,
     )

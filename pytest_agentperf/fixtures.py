@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ __all__ = [
     "agentperf",
     "agentperf_dataset",
     "agentperf_endpoint",
+    "agentperf_endpoint_b",
     "agentperf_hosts",
     "agentperf_meters",
     "agentperf_settings",
@@ -103,19 +104,32 @@ def agentperf_endpoint(
 ) -> Iterator[Any]:
     """Where load goes, probed once; override it to yield an `EndpointInfo` of your own."""
     del agentperf_dataset  # a wrong dataset is told before a server is started or asked
-    from pytest_agentperf.preflight import check_models, connect  # noqa: PLC0415 the same
+    from pytest_agentperf.preflight import connect_checked  # noqa: PLC0415 the same
 
     if agentperf_settings.plan:
         _leave("--agentperf-plan sends nothing, and a fixture of this project needs the endpoint")
     session = pytestconfig.stash[SESSION]
     models = session.models
     with _ends_session(session):
-        info = connect(agentperf_settings.endpoint or "", tuple(models.specs))
-        try:
-            check_models(info, tuple(models.specs))
-        except EndpointError:
-            info.close()
-            raise
+        info = connect_checked(agentperf_settings.endpoint or "", tuple(models.specs))
+    yield info
+    info.close()
+
+
+@pytest.fixture(scope="session")
+def agentperf_endpoint_b(
+    agentperf_settings: Settings, pytestconfig: pytest.Config, agentperf_endpoint: Any
+) -> Iterator[Any]:
+    """The other endpoint of gate ``ab``, or ``None``; override it to yield an `EndpointInfo`."""
+    del agentperf_endpoint  # A is looked for first
+    if agentperf_settings.endpoint_b is None:
+        yield None
+        return
+    from pytest_agentperf.preflight import connect_checked  # noqa: PLC0415 only when one is named
+
+    session = pytestconfig.stash[SESSION]
+    with _ends_session(session):
+        info = connect_checked(agentperf_settings.endpoint_b, tuple(session.models.specs))
     yield info
     info.close()
 
@@ -132,17 +146,19 @@ def agentperf_meters(agentperf_settings: Settings, agentperf_endpoint: Any) -> I
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def agentperf(
+async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may be overridden
     pytestconfig: pytest.Config,
     agentperf_settings: Settings,
     agentperf_dataset: Any,
     agentperf_system: Any,
     agentperf_hosts: Any,
     agentperf_endpoint: Any,
+    agentperf_endpoint_b: Any,
     agentperf_meters: Any,
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
-    from pytest_agentperf.bench import Bench, Inputs  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.ab import other_side  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.bench import Inputs  # noqa: PLC0415 the same
     from pytest_agentperf.events import Event  # noqa: PLC0415 the same
     from pytest_agentperf.explain import client_said  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
@@ -162,7 +178,7 @@ async def agentperf(
         system=agentperf_system or agentperf_endpoint.system,
         hosts=agentperf_hosts,
     )
-    with ExitStack() as open_:
+    async with AsyncExitStack() as open_:
         with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
             earlier = _earlier(agentperf_settings, session.models, inputs)
@@ -172,10 +188,15 @@ async def agentperf(
             endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
             inputs = with_facts(replace(inputs, endpoint=endpoint))
             _accept_baseline(session, agentperf_settings, inputs)
+            other = None
+            if agentperf_endpoint_b is not None:
+                other = await open_.enter_async_context(
+                    other_side(agentperf_endpoint_b, inputs, session.models, agentperf_settings)
+                )
             client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
             session.folder = open_folder(
                 agentperf_settings,
-                inputs,
+                other or inputs,
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
             )
@@ -184,13 +205,7 @@ async def agentperf(
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
         for line in inputs.contradictions:
             tell(Event(kind="note", model="system", phase=0, agents=0, text=line))
-        bench = session.bench = Bench(
-            settings=agentperf_settings,
-            models=session.models,
-            inputs=inputs,
-            folder=session.folder,
-            on_event=tell,
-        )
+        bench = session.bench = _bench(session, agentperf_settings, inputs, other, tell)
         if earlier is not None:
             with _ends_session():
                 bench.take_over(earlier)
@@ -199,6 +214,23 @@ async def agentperf(
         finally:
             tell.close()
         await bench.close()
+
+
+def _bench(session: Session, settings: Settings, inputs: Any, other: Any, on_event: Any) -> Any:
+    """Return what measures: one endpoint, or two in turns."""
+    from pytest_agentperf.ab import Turns  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.bench import Bench  # noqa: PLC0415 the same
+
+    given: dict[str, Any] = {
+        "settings": settings,
+        "models": session.models,
+        "folder": session.folder,
+        "on_event": on_event,
+    }
+    if other is None:
+        return Bench(inputs=inputs, **given)
+    session.gate = Turns(sides=(inputs, other), gate=session.gate, **given)
+    return session.gate
 
 
 def _earlier(settings: Settings, models: Any, inputs: Any) -> Any:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.compare import Comparison, compare
@@ -12,7 +12,15 @@ from pytest_agentperf.gate_text import annotations, comparison_json, job_summary
 from pytest_agentperf.outcome import Facts, Outcome, outcome
 from pytest_agentperf.spread import Noise
 
-__all__ = ["Gate", "end", "tell"]
+__all__ = ["Compares", "Gate", "end", "tell"]
+
+
+class Compares(Protocol):
+    """Knows what a run is compared with."""
+
+    def compare(self, now: Bundle) -> Comparison:
+        """Compare a run with it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +37,23 @@ class Gate:
 
 
 def end(
-    gate: Gate | None,
+    gate: Compares | None,
     folder: Any,
     *,
     missed: list[str],
     unmeasured: list[str],
+    invalid: list[str],
     down: str | None,
     wanted: bool,
 ) -> tuple[Outcome, Comparison | None]:
     """Return what a session came to; its comparison is written beside its bundle.
 
     Args:
-        gate: the baseline; ``None`` without one.
+        gate: what to compare with; ``None`` without a baseline.
         folder: the `RunFolder`; ``None`` where nothing was measured.
         missed: tests that failed by what they measured.
         unmeasured: tests without an answer, and why.
+        invalid: why phases cannot be trusted that the folder may not hold.
         down: why the endpoint cannot be used.
         wanted: whether a comparison was asked for.
     """
@@ -56,7 +66,7 @@ def end(
         missed=missed,
         unmeasured=unmeasured,
         down=down,
-        invalid=[reason for phase in phases for reason in phase.invalid],
+        invalid=[*invalid, *(reason for phase in phases for reason in phase.invalid)],
         comparison=comparison,
         lost="nothing was compared" if wanted and comparison is None else None,
     )

@@ -1,4 +1,4 @@
-"""``python -m pytest_agentperf.noise BASELINE``: how far repeats of one phase lie apart.
+"""``python -m pytest_agentperf.calibrate noise BASELINE``: how far repeats of a phase lie apart.
 
 It measures the baseline's capacities again and again, each time with another seed, under the
 baseline's own settings, and writes what the gate takes as its tolerance.
@@ -7,19 +7,20 @@ baseline's own settings, and writes what the gate takes as its tolerance.
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_agentperf import __version__
-from pytest_agentperf.baseline import read_baseline, verified_agents
-from pytest_agentperf.bench import Bench, Inputs, Models
+from pytest_agentperf.baseline import carried_agents, read_baseline
+from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.change import ENERGY, REUSE, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
 from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.events import Event
+from pytest_agentperf.fixed import measure_fixed
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.preflight import (
     check_chat,
@@ -27,14 +28,13 @@ from pytest_agentperf.preflight import (
     close_meters,
     connect,
     named_gauges,
-    open_folder,
     open_meters,
     with_facts,
 )
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.spread import LEAST_REPEATS, SCHEMA, Noise, Spread, encode_noise
 
-__all__ = ["add_arguments", "capacities", "main", "measure_noise", "measure_once", "run", "say"]
+__all__ = ["add_arguments", "measure_noise", "run"]
 
 _FIGURES = (SPEED, TTFT, THROUGHPUT, REUSE, ENERGY)
 _REPEATS = 10
@@ -52,15 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="default: noise.json beside the baseline")
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Measure and write; return the exit code: 0, or 4 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_agentperf.noise", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(given))
-
-
 def run(asked: argparse.Namespace) -> int:
-    """Do what the parsed command line says."""
+    """Do what the parsed command line says; return 0, or 4 where something is wrong."""
     try:
         baseline, path = read_baseline(asked.baseline)
         settings = replace(
@@ -69,13 +62,13 @@ def run(asked: argparse.Namespace) -> int:
             dataset=asked.dataset or baseline.settings.dataset,
         )
         agents = tuple(asked.agents or ())
-        noise = measure_noise(baseline, settings, repeats=asked.repeats, agents=agents, tell=say)
+        noise = measure_noise(baseline, settings, repeats=asked.repeats, agents=agents, tell=_say)
         out = asked.out or path.parent / "noise.json"
         out.write_bytes(encode_noise(noise))
     except (AgentPerfError, OSError) as wrong:
         sys.stderr.write(f"error: {wrong}\n")
         return 4
-    say(f"noise: {out}")
+    _say(f"noise: {out}")
     return 0
 
 
@@ -103,20 +96,21 @@ def measure_noise(
     if repeats < LEAST_REPEATS:
         raise ConfigError(f"--repeats {repeats}: at least {LEAST_REPEATS} tell of a spread")
     asked = {
-        run.spec.model: agents or capacities(baseline, run.spec.model) for run in baseline.models
+        run.spec.model: agents or carried_agents(baseline, run.spec.model)
+        for run in baseline.models
     }
-    found: list[tuple[str, Sequence[PhaseResult]]] = []
+    found: list[Bundle] = []
     for number in range(1, repeats + 1):
         seeded = replace(settings, seed=settings.seed + number, baseline=None, gate="search")
-        found.append(asyncio.run(measure_once(baseline, seeded, asked, tell)))
-        tell(f"repeat {number} of {repeats}: run {found[-1][0]}")
-    phases = [phase for _, measured in found for phase in measured]
+        found.append(asyncio.run(_measure_once(baseline, seeded, asked, tell)))
+        tell(f"repeat {number} of {repeats}: run {found[-1].provenance.run}")
+    phases = [phase for run in found for phase in run.phases]
     shas = {run.spec.model: run.dataset.sha256 for run in baseline.models}
     return Noise(
         schema=SCHEMA,
         client=__version__,
         endpoint=settings.endpoint or "",
-        runs=tuple(run for run, _ in found),
+        runs=tuple(run.provenance.run for run in found),
         spreads=tuple(
             Spread(
                 model=model,
@@ -130,18 +124,6 @@ def measure_noise(
     )
 
 
-def capacities(baseline: Bundle, model: str) -> tuple[int, ...]:
-    """Return the numbers of agents that the tiers of a model carried.
-
-    Raises:
-        ConfigError: none carried any.
-    """
-    numbers = tuple(sorted(set(verified_agents(baseline).get(model, {}).values())))
-    if not numbers:
-        raise ConfigError(f"the baseline carries no agent of {model!r}: give --agents")
-    return numbers
-
-
 def _figures(phases: Sequence[PhaseResult]) -> Iterator[tuple[str, tuple[float, ...]]]:
     for figure in _FIGURES:
         values = [found.value for p in phases if (found := reading(p, figure)) is not None]
@@ -149,28 +131,12 @@ def _figures(phases: Sequence[PhaseResult]) -> Iterator[tuple[str, tuple[float, 
             yield figure.name, tuple(values)
 
 
-async def measure_once(
+async def _measure_once(
     baseline: Bundle,
     settings: Settings,
-    asked: dict[str, tuple[int, ...]],
+    asked: Mapping[str, Sequence[int]],
     tell: Callable[[str], None],
-) -> tuple[str, Sequence[PhaseResult]]:
-    """Measure every number of agents of every model once, as a run of its own.
-
-    Args:
-        baseline: what its models and their tiers are taken from.
-        settings: with the endpoint, the dataset and the seed to measure with.
-        asked: by model, how many agents.
-        tell: is told of progress.
-
-    Returns:
-        The run's name and its phases.
-
-    Raises:
-        ConfigError: another dataset than the baseline's.
-        EndpointError: the endpoint cannot be used.
-        InvalidPhaseError: a phase cannot be trusted.
-    """
+) -> Bundle:
     specs = {run.spec.model: run.spec for run in baseline.models}
     dataset = load_dataset(settings.dataset, settings.importer)
     for run in baseline.models:
@@ -188,29 +154,12 @@ async def measure_once(
         for spec in specs.values():
             await check_chat(info, spec, settings)
         endpoint = open_.enter_context(named_gauges(info, settings))
-        inputs = with_facts(
-            Inputs(
-                endpoint=endpoint,
-                dataset=dataset,
-                meters=meters,
-                system=baseline.system or info.system,
-            )
+        system = baseline.system or info.system
+        inputs = Inputs(endpoint=endpoint, dataset=dataset, meters=meters, system=system)
+        models = Models(specs=specs, published={})
+        return await measure_fixed(
+            settings, models, with_facts(inputs), asked, on_event=_notes(tell)
         )
-        folder = open_folder(settings, inputs)
-        bench = Bench(
-            settings=settings,
-            models=Models(specs=specs, published={}),
-            inputs=inputs,
-            folder=folder,
-            on_event=_notes(tell),
-        )
-        try:
-            for model, numbers in asked.items():
-                for agents in numbers:
-                    await bench.measure(agents, model=model)
-        finally:
-            await bench.close()
-        return folder.bundle.provenance.run, folder.bundle.phases
 
 
 def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:
@@ -221,11 +170,7 @@ def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:
     return heard
 
 
-def say(text: str) -> None:
+def _say(text: str) -> None:
     """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -38,6 +38,7 @@ __all__ = [
     "check_place",
     "close_meters",
     "connect",
+    "connect_checked",
     "named_gauges",
     "open_cluster",
     "open_folder",
@@ -77,6 +78,22 @@ def check_models(info: EndpointInfo, models: Sequence[str]) -> None:
                 f"endpoint {info.url} does not serve model {model!r}"
                 f"{did_you_mean(model, info.models)}"
             )
+
+
+def connect_checked(url: str, models: Sequence[str]) -> EndpointInfo:
+    """Connect to an endpoint that serves every model.
+
+    Raises:
+        ConfigError: an unknown scheme or an impossible URL.
+        EndpointError: nothing answers there, or a model is not in the server's list.
+    """
+    info = connect(url, models)
+    try:
+        check_models(info, models)
+    except EndpointError:
+        info.close()
+        raise
+    return info
 
 
 def check_place(info: EndpointInfo, settings: Settings) -> None:

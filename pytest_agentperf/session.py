@@ -33,13 +33,15 @@ class Session:
     measured: bool = False
     """A test of this session measures."""
     gate: Any = None
-    """`pytest_agentperf.gate.Gate`, when a run is named to compare with."""
+    """`pytest_agentperf.gate.Compares`, when a run is named to compare with."""
     down: str | None = None
     """Why the endpoint cannot be used."""
     missed: list[str] = field(default_factory=list[str])
     """Tests that failed by what they measured."""
     unmeasured: list[str] = field(default_factory=list[str])
     """Tests without an answer, and why."""
+    invalid: list[str] = field(default_factory=list[str])
+    """Why a phase that a test asked for cannot be trusted, ``CHECK: TEXT``."""
     others_failed: bool = False
     """A test failed that measures nothing."""
     outcome: Any = None

@@ -7,7 +7,16 @@ from typing import Any
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.places import parse_places
 
-__all__ = ["SMOKE", "Settings", "Value", "knobs", "make_settings", "option_name", "parse_value"]
+__all__ = [
+    "LEAST_PAIRS",
+    "SMOKE",
+    "Settings",
+    "Value",
+    "knobs",
+    "make_settings",
+    "option_name",
+    "parse_value",
+]
 
 Value = str | int | float | bool | None | tuple[str, ...]
 
@@ -49,11 +58,17 @@ class Settings:
     gate: str = _knob(
         "search",
         "what is measured for the comparison: search finds every capacity anew; verify measures "
-        "only the baseline's capacities, a phase each",
-        choices=("search", "verify"),
+        "only the baseline's capacities, a phase each; ab measures them on two endpoints in turns, "
+        "and compares these",
+        choices=("search", "verify", "ab"),
     )
+    endpoint_b: str | None = _knob(
+        None, "for gate ab: the endpoint under test; the one of --agentperf-endpoint is its measure"
+    )
+    pairs: int = _knob(4, "for gate ab: pairs of phases, at least 4")
     noise: str | None = _knob(
-        None, "measured noise, made by pytest_agentperf.noise; else noise.json beside the baseline"
+        None,
+        "measured noise, made by pytest_agentperf.calibrate; else noise.json beside the baseline",
     )
     compare_anyway: bool = _knob(
         False,  # noqa: FBT003 a default
@@ -184,6 +199,9 @@ SMOKE: Mapping[str, Value] = {
 _LONGEST_REQUEST_S = 3600
 """Offsets of tokens are 32-bit microseconds in the request log."""
 
+LEAST_PAIRS = 4
+"""Fewer tell too little of how far pairs lie apart."""
+
 _POSITIVE = frozenset(
     {
         "start_agents",
@@ -262,6 +280,11 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
             f"--agentperf-max-agents {settings.max_agents} is below --agentperf-start-agents "
             f"{settings.start_agents}; raise the one or lower the other"
         )
+    _check_gate(settings)
+    return settings
+
+
+def _check_gate(settings: Settings) -> None:
     needing = {"gate": "search", "noise": None, "compare_anyway": False}
     for name, default in needing.items():
         if settings.baseline is None and getattr(settings, name) != default:
@@ -269,7 +292,20 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
                 f"{option_name(name)} {getattr(settings, name)} needs a run to compare with; give "
                 "--agentperf-baseline RUN"
             )
-    return settings
+    if (settings.gate == "ab") != (settings.endpoint_b is not None):
+        raise ConfigError(
+            "--agentperf-gate ab and --agentperf-endpoint-b URL belong together: give both, or "
+            "neither"
+        )
+    if settings.gate == "ab" and settings.resume is not None:
+        raise ConfigError(
+            "--agentperf-gate ab cannot go on with an earlier run; leave out --agentperf-resume"
+        )
+    if settings.pairs < LEAST_PAIRS:
+        raise ConfigError(
+            f"--agentperf-pairs {settings.pairs}: at least {LEAST_PAIRS} tell how far pairs lie "
+            "apart"
+        )
 
 
 def _check_range(name: str, value: float) -> None:

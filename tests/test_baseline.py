@@ -190,3 +190,68 @@ def test_a_rescored_run_is_no_baseline() -> None:
     assert differences(replace(now, rescored=mark), now.settings, models(now), INPUTS) == [
         "the baseline judges run r again: requests of a part"
     ]
+
+
+_OTHER_DATASET = synthesize(trajectories=2, turns=2, isl_tokens=5000, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings", "version", "said"),
+    [
+        ({"system": replace(SYSTEM, accelerators=4)}, {}, None, ["--agentperf-system was"]),
+        ({"dataset": _OTHER_DATASET}, {}, None, ["dataset sha256 was"]),
+        ({}, {"max_tokens": 99}, None, ["--agentperf-max-tokens was 16384 and is 99"]),
+        ({}, {}, "0.0.1", ["client version was '0.0.1' and is"]),
+        (
+            {"system": None, "dataset": _OTHER_DATASET},
+            {"tool_delay": "none"},
+            "0.0.1",
+            [
+                "client version was",
+                "--agentperf-system was",
+                "--agentperf-tool-delay was",
+                "dataset sha256 was",
+            ],
+        ),
+    ],
+    ids=["system", "dataset", "settings", "client", "all of them"],
+)
+def test_every_difference_is_refused_and_listed(
+    tmp_path: Path,
+    inputs: dict[str, Any],
+    settings: dict[str, Any],
+    version: str | None,
+    said: list[str],
+) -> None:
+    then = baseline()
+    if version is not None:
+        versions = {"pytest-agentperf": version}
+        then = replace(then, provenance=replace(then.provenance, versions=versions))
+    asked = replace(then.settings, baseline=str(_write(tmp_path, then)), **settings)
+    now = replace(INPUTS, **inputs)
+    with pytest.raises(ConfigError) as refused:
+        accept(asked, models(then), now)
+    listed = str(refused.value).partition("cannot be compared with: ")[2].split("; ")
+    assert len(listed) == len(said)
+    assert all(line.startswith(start) for line, start in zip(listed, said, strict=True))
+    gate, _ = accept(replace(asked, compare_anyway=True), models(then), now)
+    assert len(gate.differences) == len(said)
+
+
+def test_another_model_has_no_answer_in_the_baseline(tmp_path: Path) -> None:
+    then = baseline()
+    asked = replace(then.settings, baseline=str(_write(tmp_path, then)), compare_anyway=True)
+    tier = replace(then.models[0].spec.tiers[0], model="m")
+    spec = replace(then.models[0].spec, model="m", tiers=(tier,))
+    other = replace(then, models=(replace(then.models[0], spec=spec),))
+    with pytest.raises(ConfigError, match="run baseline has no answer for m slo-1; leave these"):
+        accept(asked, models(other), INPUTS)
+
+
+def test_turns_need_a_capacity_that_the_baseline_carries(tmp_path: Path) -> None:
+    then = baseline()
+    none = replace(then, capacities=(replace(then.capacities[0], agents=0),))
+    asked = replace(none.settings, baseline=str(_write(tmp_path, none)), gate="ab")
+    said = "--agentperf-gate ab: run baseline carries no agent of gpt-oss-120b slo-1; leave these"
+    with pytest.raises(ConfigError, match=said):
+        accept(asked, models(none), INPUTS)

@@ -11,7 +11,13 @@ from pytest_agentperf.gate_text import comparison_table, properties
 from tests.gated import run
 
 GATE = Gate(baseline=run(), noise=None, differences=("mode was 'a' and is 'b'",))
-QUIET: dict[str, Any] = {"missed": [], "unmeasured": [], "down": None, "wanted": True}
+QUIET: dict[str, Any] = {
+    "missed": [],
+    "unmeasured": [],
+    "invalid": [],
+    "down": None,
+    "wanted": True,
+}
 
 
 def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
@@ -47,7 +53,9 @@ def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
 
 
 def test_elsewhere_one_line_of_json_goes_to_the_terminal() -> None:
-    found, comparison = end(None, None, missed=[], unmeasured=[], down="no answer", wanted=False)
+    found, comparison = end(
+        None, None, missed=[], unmeasured=[], invalid=[], down="no answer", wanted=False
+    )
     said: list[str] = []
     tell(found, comparison, None, ci_json="-", environ={}, write_line=said.append)
     (line,) = said
@@ -73,7 +81,7 @@ def test_a_job_without_a_fault_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_comparison_that_was_asked_for_and_not_made_is_no_pass() -> None:
-    found, _ = end(None, None, missed=[], unmeasured=[], down=None, wanted=True)
+    found, _ = end(None, None, missed=[], unmeasured=[], invalid=[], down=None, wanted=True)
     assert (found.cause, found.code) == ("not comparable", 10)
 
 

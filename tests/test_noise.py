@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf import noise
+from pytest_agentperf import calibrate
 from pytest_agentperf.bundle import Bundle, encode_bundle
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.settings import make_settings
@@ -35,11 +35,11 @@ def baseline(tmp_path: Path, **changes: Any) -> Bundle:
 
 def test_repeats_with_other_seeds_are_written_beside_thebaseline(tmp_path: Path) -> None:
     baseline(tmp_path)
-    assert noise.main([str(tmp_path), "--repeats", "5"]) == 0
+    assert calibrate.main(["noise", str(tmp_path), "--repeats", "5"]) == 0
     found = parse_noise((tmp_path / "noise.json").read_bytes(), "n")
     (spread,) = found.spreads
     assert (spread.agents, len(found.runs)) == (3, 5)
-    assert set(spread.figures) >= {"output_speed_tok_per_s.p25", "ttft_s.p95"}
+    assert set(spread.figures) >= {"output_speed_tok_per_s.p25", "ttft_s.p95", "reused_ratio"}
     assert {len(values) for values in spread.figures.values()} == {5}
     assert len(set(spread.figures["ttft_s.p95"])) > 1
     assert len(list((tmp_path / "repeats").iterdir())) == 5
@@ -60,6 +60,6 @@ def test_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     baseline(tmp_path)
-    assert noise.main([str(tmp_path), *arguments]) == 4
+    assert calibrate.main(["noise", str(tmp_path), *arguments]) == 4
     assert capsys.readouterr().err.endswith(said)
     assert not (tmp_path / "noise.json").exists()

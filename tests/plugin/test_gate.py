@@ -117,6 +117,18 @@ def test_a_slower_system_regressed_wherever_it_is_asked(
     }
 
 
+def test_a_slower_system_is_not_searched_where_it_is_verified(
+    project_with_a_baseline: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_with_a_baseline
+    monkeypatch.setenv("TOKEN_S", "0.0125")
+    result = project.runpytest_subprocess(
+        *BY_THE_BOOK, _baseline(project), "--agentperf-gate=verify"
+    )
+    result.assert_outcomes(failed=1)
+    assert [p["agents"] for p in _bundle(project)["phases"]] == [5]
+
+
 def test_a_baseline_of_something_else_is_refused_before_any_load(
     project_with_a_baseline: pytest.Pytester,
 ) -> None:

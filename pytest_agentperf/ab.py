@@ -1,0 +1,195 @@
+"""Two endpoints in turns, A B B A, with equal agents; what each pair of phases has apart.
+
+Each pair has one seed, so that its work is the same, and the turns keep what drifts with the time
+of day out of the difference.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from pytest_agentperf.answers import verified
+from pytest_agentperf.bench import HoursOverError, Inputs, Models
+from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
+from pytest_agentperf.compare import Comparison, compare_pairs
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.events import Event
+from pytest_agentperf.fixed import measure_fixed
+from pytest_agentperf.gate import Gate
+from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.preflight import check_chat, close_meters, open_meters, with_facts
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.settings import LEAST_PAIRS, Settings
+from pytest_agentperf.slo import SLOTier
+
+__all__ = ["Turns", "other_side"]
+
+_Pair = tuple[PhaseResult, PhaseResult]
+
+
+@asynccontextmanager
+async def other_side(
+    info: EndpointInfo, inputs: Inputs, models: Models, settings: Settings
+) -> AsyncGenerator[Inputs]:
+    """Give the inputs of endpoint B: those of A with an endpoint and meters of its own.
+
+    Raises:
+        ConfigError: a meter that was named cannot be had.
+        EndpointError: it cannot be measured.
+    """
+    meters, ours = open_meters(settings, info)
+    try:
+        for spec in models.specs.values():
+            await check_chat(info, spec, settings)
+        yield with_facts(replace(inputs, endpoint=info, meters=meters))
+    finally:
+        close_meters(ours)
+
+
+class Turns:
+    """What the ``agentperf`` fixture gives in place of a `Bench` when two endpoints are compared.
+
+    Its run is of endpoint B and holds B's phases; those of A stand in runs of their own.
+    """
+
+    revised: tuple[str, ...] = ()
+    """No answer of its is ever revised."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        models: Models,
+        sides: tuple[Inputs, Inputs],
+        gate: Gate,
+        folder: RunFolder,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        """Prepare; nothing is measured yet.
+
+        Args:
+            settings: how many pairs, and what each phase is like.
+            models: their ``verify`` says how many agents each tier is measured with.
+            sides: A, which is the measure, and B, which is compared with it.
+            gate: the baseline, of which only the numbers of agents count.
+            folder: of the run of B.
+            on_event: is told of progress.
+        """
+        self._settings = settings
+        self._models = models
+        self._a, self._b = sides
+        self._gate = gate
+        self._folder = folder
+        self._on_event = on_event
+        self._pairs: dict[tuple[str, int], list[_Pair]] = {}
+        self._phases = 0
+        self._seed = settings.seed
+        """Of the next pair. None serves twice: its prompts would be in the servers' caches."""
+        self._busy_s = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def start_agents(self) -> int:
+        """Agents of the first phase of a search."""
+        return self._settings.start_agents
+
+    async def measure(self, agents: int, *, model: str | None = None) -> Metrics:
+        """Measure both endpoints in turns with so many agents; return the last phase of B.
+
+        Raises:
+            InvalidPhaseError: a phase cannot be trusted; says why.
+        """
+        name = model or next(iter(self._models.specs))
+        async with self._one_at_a_time:
+            await self._measure(name, (agents,))
+        return self._pairs[name, agents][-1][1].metrics
+
+    async def capacity(self, tier: SLOTier) -> Capacity:
+        """Measure both in turns; return whether B carries what the baseline carried."""
+        carried = self._models.verify[tier.model]
+        async with self._one_at_a_time:
+            await self._measure(tier.model, sorted(set(carried.values())))
+            agents = carried[tier.name]
+            phases = [b for _, b in self._pairs[tier.model, agents]]
+            found = verified(phases, tier, agents, self._b.system)
+            known = self._folder.bundle.capacities
+            if found not in known:
+                self._folder.update(capacities=(*known, found))
+        return found
+
+    def compare(self, now: Bundle) -> Comparison:
+        """Compare B with A by the pairs so far."""
+        tiers: dict[tuple[str, int], tuple[str, ...]] = {}
+        for model, carried in self._models.verify.items():
+            for tier, agents in carried.items():
+                tiers[model, agents] = (*tiers.get((model, agents), ()), tier)
+        found = compare_pairs(
+            [p for own in self._pairs.values() if len(own) >= LEAST_PAIRS for p in own],
+            before=self._a.endpoint.url,
+            now=now.provenance.run,
+            tiers=tiers,
+        )
+        return replace(found, differences=self._gate.differences)
+
+    async def close(self) -> None:
+        """End the run of B; what was measured is on disk already."""
+        self._folder.close()
+
+    async def _measure(self, model: str, asked: Sequence[int]) -> None:
+        if any(agents < 1 for agents in asked):
+            raise ConfigError(f"measure(agents={min(asked)}): at least 1 agent is needed")
+        numbers = [agents for agents in asked if (model, agents) not in self._pairs]
+        if not numbers:
+            return
+        for number in range(self._settings.pairs):
+            found: dict[str, Bundle] = {}
+            for side in "AB" if number % 2 == 0 else "BA":
+                self._say(model, f"pair {number + 1} of {self._settings.pairs}: {side}")
+                found[side] = await self._turn(side, {model: numbers})
+            self._seed += 1
+            self._keep(found["B"])
+            for a, b in zip(found["A"].phases, found["B"].phases, strict=True):
+                self._pairs.setdefault((model, a.agents), []).append((a, b))
+
+    async def _turn(self, side: str, asked: Mapping[str, Sequence[int]]) -> Bundle:
+        limit_s = self._settings.max_hours * 3600
+        if 0 < limit_s <= self._busy_s:
+            hours = f"{self._settings.max_hours:g}"
+            raise HoursOverError(f"no turn begins after --agentperf-max-hours {hours}: give more")
+        inputs = self._a if side == "A" else self._b
+        settings = replace(
+            self._settings,
+            endpoint=inputs.endpoint.url,
+            seed=self._seed,
+            baseline=None,
+            gate="search",
+            endpoint_b=None,
+            max_hours=0.0,
+        )
+        plain = replace(self._models, verify={})
+        found = await measure_fixed(settings, plain, inputs, asked, on_event=self._heard)
+        self._phases += len(found.phases)
+        self._busy_s += found.system_s
+        return found
+
+    def _keep(self, run: Bundle) -> None:
+        """Put the phases of a run of B into our own."""
+        known = self._folder.bundle
+        models = {m.spec.model: m for m in (*known.models, *run.models)}
+        kept = [
+            replace(phase, number=len(known.phases) + i, measured_in=run.provenance.run)
+            for i, phase in enumerate(run.phases, 1)
+        ]
+        self._folder.update(
+            models=tuple(models.values()), phases=(*known.phases, *kept), idle=run.idle
+        )
+
+    def _heard(self, event: Event) -> None:
+        if event.kind == "note":  # of the search that each run would be
+            return
+        self._on_event(replace(event, phase=self._phases + event.phase))
+
+    def _say(self, model: str, text: str) -> None:
+        self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))
