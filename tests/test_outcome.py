@@ -81,4 +81,4 @@ def test_unclear_alone_is_not_a_pass() -> None:
 def test_a_cache_that_lost_its_prefixes_is_named_before_what_that_does() -> None:
     found = outcome(Facts(comparison=compare(run(reuse=0.998), run(reuse=0.8, speed=60.0))))
     assert found.line.startswith("SERVER REGRESSED: prefix reuse at 35 agents 0.998 -> 0.8 of 1 (")
-    assert found.line.endswith(", and 1 more")
+    assert found.line.endswith(", and 1 more figure")
