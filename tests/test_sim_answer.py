@@ -248,7 +248,7 @@ class TestTraits:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("usage", "always", "usage is 'always', but must be one of end, every, none"),
+            ("usage", "always", "usage is 'always', but must be one of end, every, none, last"),
             ("role_chunk", "", "role_chunk is '', but must be one of alone, bundled"),
             (
                 "reasoning_field",

@@ -80,6 +80,7 @@ class Answer:
         self._spoken = _text(spoken)
         self._arguments = _arguments(max(0, request.tool_call_tokens - 1))
         self._tool_call_id = f"chatcmpl-tool-{number:016x}"
+        self._holds_call = traits.tool_calls == "whole" and request.tool_call_tokens > 0
         asked = request.continuous_usage and traits.usage != "none"
         self._usage_on_all = asked or traits.usage == "every"
         self._encode(traits)
@@ -94,14 +95,20 @@ class Answer:
         }
         self._head = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
         self._open = self._head + b'{"index":0,"delta":{'
-        self._reasoning_name = b'"%b":"' % traits.reasoning_field.encode()
-        self._open_reasoning = self._open + self._reasoning_name
+        self._open_thought, self._close_thought = b'"%b":"' % traits.reasoning_field.encode(), b'"'
+        if traits.reasoning_field == "reasoning_details":
+            self._open_thought = b'"reasoning_details":[{"type":"reasoning.text","text":"'
+            self._close_thought = b'"}]'
+        self._open_reasoning = self._open + self._open_thought
         self._open_content = self._open + b'"content":"'
         self._end = b"}]" if self._usage_on_all else b"}]}\n\n"
         self._close = b'},"logprobs":null,"finish_reason":null' + self._end
+        self._close_reasoning = self._close_thought + self._close
         self._close_text = b'"' + self._close
         self._open_arguments = self._open + b'"tool_calls":[{"index":0,"function":{"arguments":"'
         self._close_arguments = b'"}}]' + self._close
+        if traits.tools == "as-text":
+            self._open_arguments, self._close_arguments = self._open_content, self._close_text
 
     def take(self, tokens: int, cached_tokens: int, now_s: float) -> bytes:
         """Return the events that are due now that the answer has so many tokens; often none.
@@ -110,6 +117,10 @@ class Answer:
         the last one. An answer that is held has to be asked again at ``held_until_s``.
         """
         start, osl = self.sent_tokens, self.request.osl_tokens
+        if self._holds_call and self._spoken_tokens < tokens < osl:
+            tokens = self._spoken_tokens
+            if tokens <= start:
+                return b""
         if tokens - start < self._traits.stream_interval and start and tokens < osl:
             return b""
         if now_s < self.held_until_s or (tokens > self._middle_tokens and self._is_held(now_s)):
@@ -126,7 +137,7 @@ class Answer:
         """Return the event of tokens that all belong to one part of the answer; else nothing."""
         first, last = start * BYTES_PER_TOKEN, end * BYTES_PER_TOKEN
         if end <= self._reasoning_tokens:
-            return self._open_reasoning + self._spoken[first:last] + self._close_text
+            return self._open_reasoning + self._spoken[first:last] + self._close_reasoning
         if start > self._spoken_tokens:
             skipped = (self._spoken_tokens + 1) * BYTES_PER_TOKEN
             piece = self._arguments[first - skipped : last - skipped]
@@ -189,11 +200,18 @@ class Answer:
         else:
             sent = [event for event, _ in events]
         if end == self.request.osl_tokens:
-            if self.request.include_usage and self._traits.usage != "none":
-                usage = self._usage(end, cached_tokens)
-                sent.append(self._head + b'],"usage":' + usage + b"}\n\n")
-            sent.append(_DONE)
+            sent += self._end_events(sent.pop(), end, cached_tokens)
         return b"".join(sent)
+
+    def _end_events(self, last: bytes, end: int, cached_tokens: int) -> list[bytes]:
+        """Return the event of the finish reason as it is sent, and what follows it."""
+        sent = [last]
+        if self._traits.usage == "last":
+            sent = [self._with_usage(last.removesuffix(b"}\n\n"), end, cached_tokens)]
+        elif self.request.include_usage and self._traits.usage != "none":
+            usage = self._usage(end, cached_tokens)
+            sent.append(self._head + b'],"usage":' + usage + b"}\n\n")
+        return [*sent, _DONE] if self._traits.done == "sent" else sent
 
     def _pieces(self, start: int, end: int) -> list[bytes]:
         """Return one delta's members; a burst that crosses a border holds pieces of both sides."""
@@ -201,12 +219,16 @@ class Answer:
         pieces: list[bytes] = []
         if start < reasoning_end:
             words = self._words(start, min(end, reasoning_end))
-            pieces.append(self._reasoning_name + words + b'"')
+            pieces.append(self._open_thought + words + self._close_thought)
         if start < spoken_end and end > reasoning_end:
             words = self._words(max(start, reasoning_end), min(end, spoken_end))
             pieces.append(b'"content":"%b"' % words)
         if end > spoken_end:
-            pieces.append(self._tool_call(start - spoken_end, end - spoken_end))
+            call = self._tool_call(start - spoken_end, end - spoken_end)
+            if self._traits.tools == "as-text" and pieces and pieces[-1].startswith(b'"content'):
+                # One text, not a key that stands twice.
+                call = pieces.pop()[:-1] + call.removeprefix(b'"content":"')
+            pieces.append(call)
         return pieces
 
     def _words(self, start: int, end: int) -> bytes:
@@ -215,6 +237,9 @@ class Answer:
     def _tool_call(self, start: int, end: int) -> bytes:
         """Return the part of the call between two of its tokens, of which the first is its name."""
         piece = self._arguments[max(0, start - 1) * BYTES_PER_TOKEN : (end - 1) * BYTES_PER_TOKEN]
+        if self._traits.tools == "as-text":
+            tag = b"" if start > 0 else b"<tool_call>"
+            return b'"content":"%b"' % (tag + piece.replace(b'"', b'\\"'))
         arguments = b'"arguments":"%b"' % piece.replace(b'"', b'\\"') if piece else b""
         if start > 0:
             return b'"tool_calls":[{"index":0,"function":{%b}}]' % arguments
@@ -231,15 +256,16 @@ class Answer:
         prompt_tokens = self.request.prompt_tokens
         form = (
             b'{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,'
-            b'"prompt_tokens_details":{"cached_tokens":%d},'
+            b'"prompt_tokens_details":%b,'
             b'"completion_tokens_details":{"reasoning_tokens":%d}}'
         )
+        is_told = self._traits.cached_tokens == "told"
         reasoning_tokens = min(self._reasoning_tokens, tokens)
         return form % (
             prompt_tokens,
             prompt_tokens + tokens,
             tokens,
-            cached_tokens,
+            b'{"cached_tokens":%d}' % cached_tokens if is_told else b"null",
             reasoning_tokens,
         )
 

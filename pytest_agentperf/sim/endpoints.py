@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pytest_agentperf.sim.answer import Answer, Speaker
-from pytest_agentperf.sim.chat import PrefixHasher, RefusedError, read_chat, tokenize
+from pytest_agentperf.sim.chat import PrefixHasher, RefusedError, tokenize
 from pytest_agentperf.sim.exposition import metrics_page
 from pytest_agentperf.sim.http import HTTPRequest, response
 from pytest_agentperf.sim.pacer import Pacer
+from pytest_agentperf.sim.quirks import read_as
 from pytest_agentperf.sim.watch import SendLog
 
 __all__ = ["CHAT_PATH", "Endpoints"]
@@ -78,7 +79,8 @@ class Endpoints:
         Raises:
             RefusedError: it is not valid.
         """
-        chat = read_chat(
+        chat = read_as(
+            self._speaker.traits,
             request.body,
             osl_header=request.headers.get("x-agentperf-osl"),
             models=self._models,

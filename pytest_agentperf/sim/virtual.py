@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.records import RawAnswer, Role, Sample
 from pytest_agentperf.sim.answer import Answer, Speaker
-from pytest_agentperf.sim.chat import PrefixHasher, RefusedError, error_body, read_chat
+from pytest_agentperf.sim.chat import PrefixHasher, RefusedError, error_body
 from pytest_agentperf.sim.config import EngineConfig
 from pytest_agentperf.sim.fleet import Fleet
 from pytest_agentperf.sim.pacer import Pacer
+from pytest_agentperf.sim.quirks import read_as
 from pytest_agentperf.sim.sequence import Gain, QueueFullError, Request
 from pytest_agentperf.sim.traits import Traits
 from pytest_agentperf.sim.virtual_time import VirtualTime
@@ -44,6 +45,8 @@ class VirtualServer:
         """
         if traits.stall_every or traits.reset_every:
             raise ValueError("stall_every and reset_every need a socket: use sim: instead")
+        if traits.stream == "whole":
+            raise ValueError("stream=whole needs a socket: use sim: instead")
         self._time = VirtualTime()
         loop = self._time.loop
         self.fleet = Fleet(config)
@@ -94,7 +97,8 @@ class VirtualConnection:
     async def _answer(self, body: bytes, into: RawAnswer, osl_tokens: int | None) -> None:
         server = self._server
         try:
-            request = read_chat(
+            request = read_as(
+                server.speaker.traits,
                 body,
                 osl_header=str(osl_tokens) if osl_tokens else None,
                 models=server.models,
