@@ -5,6 +5,7 @@ that is counted: some servers close after every streamed answer, or while a tool
 is seen before the request is sent costs a connect and nothing else.
 """
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ __all__ = ["Channel", "host_header"]
 
 _DEAD_WITHIN_NS = 1_000_000_000
 """A reused connection that was closed while idle shows at once; later, the server did it."""
+_ENDS_COOKIE = re.compile(rb"(?i)max-age\s*=\s*(?:0|-)")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -46,6 +48,8 @@ class Channel:
         self._port = url.port or _PORTS[url.scheme]
         self._tls = tls if url.scheme == "https" else None
         self._lags = ReadLags() if lags is None else lags
+        self.cookies: dict[bytes, bytes] = {}
+        """Of its answers, by name: what a balancer knows this agent by."""
         self._hub: Hub | None = None
         self._link: Link | None = None
 
@@ -127,6 +131,7 @@ class Channel:
             link.send(pieces, exchange)
             await exchange.whole
             framing = exchange.framing
+            self._keep_cookies(framing)
             goes_on = exchange.failure is None and framing.keeps_alive and not framing.surplus
         finally:
             if goes_on:
@@ -136,3 +141,13 @@ class Channel:
         if exchange.failure is not None:
             kind = BrokenError if exchange.heard else _UnheardError
             raise kind(exchange.failure)
+
+    def _keep_cookies(self, framing: Framing) -> None:
+        for name, value in framing.headers:
+            if name == b"set-cookie":
+                cookie, _, attributes = value.partition(b";")
+                key, is_cookie, content = cookie.strip().partition(b"=")
+                if _ENDS_COOKIE.search(attributes):
+                    self.cookies.pop(key, None)
+                elif is_cookie and key:
+                    self.cookies[key] = content

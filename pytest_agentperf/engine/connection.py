@@ -75,6 +75,9 @@ class EngineConnection:
         last = b"content-length: %d\r\n\r\n" % sum(map(len, pieces))
         if self._osl_header and osl_tokens:
             last = f"{self._osl_header}: {osl_tokens}\r\n".encode() + last
+        if cookies := self._channel.cookies:
+            kept = b"; ".join(b"%b=%b" % pair for pair in cookies.items())
+            last = b"cookie: %b\r\n" % kept + last
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._channel.request((self._head, last, *pieces), into)
