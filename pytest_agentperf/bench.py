@@ -22,7 +22,7 @@ from pytest_agentperf.events import Event, Kind
 from pytest_agentperf.explain import explain_phase
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.judged import judge_phase
-from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
+from pytest_agentperf.ledger import Ledger, make_ledger, setup_of
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
@@ -31,6 +31,7 @@ from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.protocols import EndpointInfo, Meter
+from pytest_agentperf.readiness import Readiness
 from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.room import worker_count
@@ -119,6 +120,9 @@ class Bench:
         self._resumed_s = 0.0
         """Where time jumps, the end of the earlier run that this one goes on with."""
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
+        self._readiness = Readiness(
+            inputs.endpoint, settings, folder=Path(self._scratch.name), tell=self._say
+        )
 
     @property
     def start_agents(self) -> int:
@@ -248,6 +252,9 @@ class Bench:
         if self._folder.bundle.idle is None:
             idle = await self._run(lambda: self._metering.idle(for_s=self._settings.idle_s))
             self._folder.update(idle=idle)
+        rest = None
+        if not self._clock.jumps:
+            rest = await self._readiness.before_phase(ledger, self._setup(ledger))
         self._phases += 1
         number, model = self._phases, ledger.spec.model
         if self._clock.jumps:
@@ -275,6 +282,7 @@ class Bench:
             duration_s=self._elapsed_s() - began_s,
             short=procedure.is_short,
             hosts=measurement.health.hosts,
+            rest=rest,
         )
         ledger.phases.append(phase)
         self._save()
@@ -339,24 +347,10 @@ class Bench:
     def _setup(self, ledger: Ledger) -> Setup:
         path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}"
         if not path.exists():
-            planned, field = ledger.plan.trajectories, ledger.spec.reasoning_field
-            write_trajectories(path, planned, reasoning_field=field)
-        return Setup(
-            trajectories=str(path),
-            url=self._endpoint.url,
-            headers=dict(self._endpoint.headers),
-            osl_header=self._endpoint.osl_header,
-            model=ledger.spec.model,
-            request=dict(ledger.spec.request),
-            max_tokens=max_tokens(ledger.spec, self._settings),
-            output=self._settings.output,
-            salt=self._settings.salt,
-            seed=self._settings.seed,
-            run=self._salted_run(),
-            timeout_s=self._settings.request_timeout_s,
-            client=self._settings.client,
-            tokenizer=self._settings.tokenizer,
-        )
+            dialect, usual = self._endpoint.dialect(ledger.spec.model), ledger.spec.reasoning_field
+            field = dialect.history_field or usual
+            write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
+        return setup_of(ledger, self._endpoint, trajectories=str(path), run=self._salted_run())
 
     def _salted_run(self) -> str:
         """Return what tells this run's prompts from those of every other run.
@@ -378,6 +372,7 @@ class Bench:
             ),
             phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
             capacities=tuple(answer for x in ledgers for answer in x.answers()),
+            warm_ups=self._readiness.warm_ups,
         )
 
     def _say(self, model: str, text: str) -> None:

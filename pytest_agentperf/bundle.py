@@ -25,7 +25,9 @@ from pytest_agentperf.evidence import Interval
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.observed import Observed
 from pytest_agentperf.power import MeterPower, Power, role_power
+from pytest_agentperf.prelude import Rest, WarmUp
 from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
@@ -72,6 +74,10 @@ class Provenance:
     """What answered was a model of a system."""
     resumed_from: str | None = None
     """The run whose phases this one took over."""
+    observed: tuple[Observed, ...] = ()
+    """What the preflight saw of each model."""
+    server_settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the server said of its own settings: its version, limits and flags, by its own names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +149,8 @@ class PhaseResult:
     """What the server counted itself; ``None``: it does not tell."""
     intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
     """How sure it is of its own figures, by name; see `pytest_agentperf.inside`."""
+    rest: Rest | None = None
+    """How the server came to rest before it; ``None``: nobody waited, as where time jumps."""
 
     @property
     def met_floors(self) -> bool:
@@ -219,6 +227,8 @@ class Bundle:
     """What each meter said before the first phase, with no load; ``None``: not measured yet."""
     rescored: Rescored | None = None
     """``None``: the run measured what it says."""
+    warm_ups: tuple[WarmUp, ...] = ()
+    """What warmed each model up before its first phase."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""

@@ -18,7 +18,7 @@ from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
-from pytest_agentperf.server_facts import ask_facts
+from pytest_agentperf.server_facts import ask_server
 from pytest_agentperf.wire import Body, joined
 
 __all__ = ["HttpConnection", "connect"]
@@ -57,12 +57,14 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
             f"set {API_KEY_VARIABLE} in the environment"
         )
     gauges = open_gauges(base, auth_headers())
+    told = ask_server(base, auth_headers())
     return EndpointInfo(
         url=base,
         models=_model_ids(answer),
         server=answer.headers.get("server", ""),
         gauges=gauges,
-        facts=ask_facts(base, auth_headers()),
+        facts=told.facts,
+        settings=told.settings,
         close=gauges.close if gauges else lambda: None,
     )
 

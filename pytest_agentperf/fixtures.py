@@ -137,7 +137,7 @@ def agentperf_endpoint_b(
 @pytest.fixture(scope="session")
 def agentperf_meters(agentperf_settings: Settings, agentperf_endpoint: Any) -> Iterator[Any]:
     """The power meters, none where there are none; override it to yield `Meter` of your own."""
-    from pytest_agentperf.preflight import close_meters, open_meters  # noqa: PLC0415 the same
+    from pytest_agentperf.instruments import close_meters, open_meters  # noqa: PLC0415 the same
 
     with _ends_session():
         meters, close = open_meters(agentperf_settings, agentperf_endpoint)
@@ -158,14 +158,14 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.ab import other_side  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.asking import observe_models  # noqa: PLC0415 the same
     from pytest_agentperf.bench import Inputs  # noqa: PLC0415 the same
     from pytest_agentperf.events import Event  # noqa: PLC0415 the same
     from pytest_agentperf.explain import client_said  # noqa: PLC0415 the same
+    from pytest_agentperf.instruments import named_gauges  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
-        check_chat,
         check_client,
         check_place,
-        named_gauges,
         open_folder,
         with_facts,
     )
@@ -178,20 +178,32 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
         system=agentperf_system or agentperf_endpoint.system,
         hosts=agentperf_hosts,
     )
+    tell = _live(pytestconfig, agentperf_settings)
     async with AsyncExitStack() as open_:
         with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
             earlier = _earlier(agentperf_settings, session.models, inputs)
-            for spec in session.models.specs.values():
-                await check_chat(agentperf_endpoint, spec, agentperf_settings)
+            observed = await observe_models(
+                agentperf_endpoint,
+                session.models.specs,
+                agentperf_settings,
+                agentperf_dataset,
+                tell=_line_teller(tell, agentperf_endpoint),
+            )
             # Some series stand on a page only when a first request has been answered.
-            endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
+            endpoint = open_.enter_context(named_gauges(observed, agentperf_settings))
             inputs = with_facts(replace(inputs, endpoint=endpoint))
             _accept_baseline(session, agentperf_settings, inputs)
             other = None
             if agentperf_endpoint_b is not None:
                 other = await open_.enter_async_context(
-                    other_side(agentperf_endpoint_b, inputs, session.models, agentperf_settings)
+                    other_side(
+                        agentperf_endpoint_b,
+                        inputs,
+                        session.models,
+                        agentperf_settings,
+                        tell=_line_teller(tell, agentperf_endpoint_b),
+                    )
                 )
             client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
             session.folder = open_folder(
@@ -200,7 +212,6 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
             )
-        tell = _live(pytestconfig, agentperf_settings)
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
         for line in inputs.contradictions:
@@ -320,3 +331,14 @@ class _Unheard:
 
     def close(self) -> None:
         pass
+
+
+def _line_teller(tell: Any, endpoint: Any) -> Any:
+    """Return what tells a preflight's lines; of an endpoint of ours, what is not as usual."""
+    from pytest_agentperf.events import Event  # noqa: PLC0415 only when a test measures
+
+    def write(model: str, line: Any) -> None:
+        if endpoint.in_process is None or line.state == "missing":
+            tell(Event(kind="note", model=model, phase=0, agents=0, text=str(line)))
+
+    return write

@@ -21,15 +21,17 @@ from pytest_agentperf.forecast import (
 )
 from pytest_agentperf.modes import Search
 from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.procedure import Procedure, full_phase, short_phase
+from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.search import Wanted
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import WITHHELD, Dataset
 
-__all__ = ["Ledger", "make_ledger", "max_tokens", "shown"]
+__all__ = ["Ledger", "make_ledger", "max_tokens", "setup_of", "shown"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -242,6 +244,36 @@ def make_ledger(
         ),
         planned=planned,
         verify=verify,
+    )
+
+
+def setup_of(ledger: Ledger, endpoint: EndpointInfo, *, trajectories: str, run: str) -> Setup:
+    """Return what those who run a model's load are set up with.
+
+    Args:
+        ledger: of the model.
+        endpoint: where load goes, and how it speaks.
+        trajectories: path of what is replayed.
+        run: tells this run's prompts and agents from those of every other run.
+    """
+    settings, spec = ledger.settings, ledger.spec
+    return Setup(
+        trajectories=trajectories,
+        url=endpoint.url,
+        headers=dict(endpoint.headers),
+        osl_header=endpoint.osl_header,
+        model=spec.model,
+        request=dict(spec.request),
+        max_tokens=max_tokens(spec, settings),
+        max_tokens_field=endpoint.dialect(spec.model).max_tokens_field,
+        output=settings.output,
+        salt=settings.salt,
+        seed=settings.seed,
+        run=run,
+        timeout_s=settings.request_timeout_s,
+        client=settings.client,
+        tokenizer=settings.tokenizer,
+        affinity_header=settings.affinity_header,
     )
 
 

@@ -95,6 +95,20 @@ class Settings:
     client_check_s: float = _knob(
         1.5, "check the load client for so long before the run; 0 leaves it out, s"
     )
+    warmup_s: float = _knob(
+        20.0,
+        "agents on made-up trajectories outside the dataset warm a model up for so long before its "
+        "first phase; a simulator needs none; 0 leaves it out, s",
+    )
+    rest_s: float = _knob(
+        60.0,
+        "before each phase wait until the server is idle, at most so long; 0 waits for nothing, s",
+    )
+    affinity_header: str | None = _knob(
+        None,
+        "request header, as X-Session-ID, that names the agent, for a router that keeps sessions "
+        "at one replica",
+    )
     meter: tuple[str, ...] = _knob(
         (),
         "power meter, KIND:TARGET?OPTION=VALUE (see docs/power.md); may be given several times; "
@@ -183,6 +197,8 @@ SMOKE: Mapping[str, Value] = {
     "start_spread_s": 1.0,
     "settle_s": 1.0,
     "idle_s": 1.0,
+    "warmup_s": 1.0,
+    "rest_s": 10.0,
     "min_trajectories": 0,
     "min_trajectories_per_agent": 0,
     "min_steady_s": 5.0,

@@ -243,12 +243,11 @@ import threading
 import pytest
 
 @pytest.fixture(scope="session")
-def agentperf_meters(agentperf_endpoint):
+def dies(agentperf, agentperf_endpoint):
     threading.Timer(2.0, agentperf_endpoint.close).start()
-    return ()
 """
     )
-    project.makepyfile(CAPACITY_TEST)
+    project.makepyfile(CAPACITY_TEST.replace("(capacity", "(dies, capacity"))
     result = project.runpytest_subprocess(
         *SIM, "--tier=easy:speed>=1", "--agentperf-start-agents=4", "--agentperf-min-steady-s=6"
     )
