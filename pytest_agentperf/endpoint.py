@@ -17,7 +17,7 @@ from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, redact
 from pytest_agentperf.errors import ConfigError, EndpointError
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
-from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.records import MOST_ANSWER_BYTES, RawAnswer
 from pytest_agentperf.server_facts import ask_server
 from pytest_agentperf.wire import Body, joined
 
@@ -45,6 +45,7 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
             headers=auth_headers(),
             timeout=_PROBE_S,
             trust_env=False,
+            verify=ssl.create_default_context(),  # as the load does: with SSL_CERT_FILE
         )
     except httpx.HTTPError as failed:
         raise EndpointError(
@@ -171,9 +172,13 @@ class HttpConnection:
         response = await self._client.send(request, stream=True)
         try:
             into.status = response.status_code
-            keep = into.reads.append
+            keep, left = into.reads.append, MOST_ANSWER_BYTES
             async for data in response.aiter_raw():
                 keep((stamp(), data))
+                left -= len(data)
+                if left < 0:
+                    said = f"an answer of more than {MOST_ANSWER_BYTES >> 20} MB, given up"
+                    raise httpx.RemoteProtocolError(said)
         finally:
             await response.aclose()
             # It and its stream hold each other, and both the body and the answer; nothing would
