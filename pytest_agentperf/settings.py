@@ -46,6 +46,12 @@ class Settings:
         "by phases that keep them; smoke shortens them; neither of these two is ever conformant",
         choices=("exact", "fast", "smoke"),
     )
+    api_key_file: str | None = _knob(
+        None, "file that holds the endpoint's key; without it: AGENTPERF_API_KEY in the environment"
+    )
+    insecure_key: bool = _knob(
+        default=False, text="send the key over http to another machine, where anybody may read it"
+    )
     results: str = _knob("agentperf-results", "folder that gets one folder per run")
     resume: str | None = _knob(
         None, "earlier run to go on with: its folder, or its name in the folder of results"
@@ -152,6 +158,12 @@ class Settings:
     max_phase_s: float = _knob(14_400.0, "give a phase up as invalid after this long, s")
     request_timeout_s: float = _knob(300.0, "a request that takes longer has failed, s")
 
+    max_down_s: float = _knob(
+        600.0,
+        "where the endpoint goes away in a phase, wait so long for it to answer again, and measure "
+        "that phase once more, s",
+    )
+
     tool_delay: str = _knob(
         "recorded",
         "tool time after each answer: as recorded (sampled where missing), all sampled, or none",
@@ -209,6 +221,7 @@ SMOKE: Mapping[str, Value] = {
     "max_loop_lag_p99_s": 0.3,
     "max_cpu_ratio": 0.95,
     "progress_s": 5.0,
+    "max_down_s": 10.0,
 }
 """What ``mode=smoke`` changes, where the user named no value."""
 
