@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from _pytest.junitxml import xml_key
 
-from pytest_agentperf.errors import EndpointError, StorageError
+from pytest_agentperf.errors import EndpointError, InvalidPhaseError, StorageError
 from pytest_agentperf.gate import end, tell
 from pytest_agentperf.gate_text import properties
 from pytest_agentperf.report import render_page

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, redact
+from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, check_transport, redact
 from pytest_agentperf.errors import ConfigError, EndpointError
+from pytest_agentperf.foreign import one_line
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import MOST_ANSWER_BYTES, RawAnswer
@@ -39,6 +40,7 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
     """
     del models
     base = _base_url(url)
+    check_transport(base)
     try:
         answer = httpx.get(
             f"{base}/models",
@@ -55,14 +57,14 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
     if answer.status_code in _UNAUTHORISED:
         raise EndpointError(
             f"endpoint {base} refuses us with HTTP {answer.status_code}; "
-            f"set {API_KEY_VARIABLE} in the environment"
+            f"set {API_KEY_VARIABLE} in the environment, or give --agentperf-api-key-file"
         )
     gauges = open_gauges(base, auth_headers())
     told = ask_server(base, auth_headers())
     return EndpointInfo(
         url=base,
         models=_model_ids(answer),
-        server=answer.headers.get("server", ""),
+        server=redact(one_line(answer.headers.get("server", ""))),
         gauges=gauges,
         facts=told.facts,
         settings=told.settings,
@@ -94,8 +96,8 @@ def _model_ids(answer: httpx.Response) -> tuple[str, ...]:
         return ()
     try:
         body: Any = answer.json()
-        return tuple(str(entry["id"]) for entry in body["data"])
-    except (ValueError, KeyError, TypeError):
+        return tuple(redact(one_line(str(entry["id"]))) for entry in body["data"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -113,7 +115,7 @@ class HttpConnection:
         self._url = f"{info.url}/chat/completions"
         self._osl_header = info.osl_header
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(  # nosec B113
             verify=tls,
             trust_env=False,
             follow_redirects=False,

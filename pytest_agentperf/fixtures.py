@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import pytest
 import pytest_asyncio
 
-from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
+from pytest_agentperf.errors import ConfigError, EndpointError, LoadError, StorageError
+from pytest_agentperf.foreign import plain
 from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
 from pytest_agentperf.settings import Settings
+from pytest_agentperf.signals import sigterm_as_ctrl_c
 
 __all__ = [
     "agentperf",
@@ -37,17 +39,14 @@ def _ends_session(session: Session | None = None) -> Generator[None]:
     """End the session at once, with one line, when the user has to act."""
     try:
         yield
-    except (ConfigError, EndpointError, LoadError) as wrong:
+    except (ConfigError, EndpointError, LoadError, StorageError) as wrong:
         if session is not None and isinstance(wrong, EndpointError):
             session.down = str(wrong)
         _leave(str(wrong))
 
 
 def _leave(message: str) -> NoReturn:
-    from pytest_agentperf.words import printable  # noqa: PLC0415 only where a session ends
-
-    # A server's own words may be in it.
-    pytest.exit("\n".join(map(printable, message.splitlines())), returncode=USAGE)
+    pytest.exit(plain(message), returncode=USAGE)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +82,7 @@ def agentperf_system(agentperf_settings: Settings) -> Any:
 @pytest.fixture(scope="session")
 def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
     """What runs load on other machines, or ``None``; override it to yield a `Pool`."""
-    from pytest_agentperf.api_key import API_KEY_VARIABLE  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.api_key import api_key  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.hosts import HostPool  # noqa: PLC0415 the same
     from pytest_agentperf.places import parse_places  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import open_cluster  # noqa: PLC0415 the same
@@ -94,7 +93,7 @@ def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
         yield None
         return
     asked = parse_places(str(agentperf_settings.workers)).workers
-    yield HostPool(cluster, asked=asked, key=os.environ.get(API_KEY_VARIABLE, ""))
+    yield HostPool(cluster, asked=asked, key=api_key())
     cluster.disconnect()
 
 
@@ -104,12 +103,14 @@ def agentperf_endpoint(
 ) -> Iterator[Any]:
     """Where load goes, probed once; override it to yield an `EndpointInfo` of your own."""
     del agentperf_dataset  # a wrong dataset is told before a server is started or asked
+    from pytest_agentperf.api_key import use_key  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.preflight import connect_checked  # noqa: PLC0415 the same
 
     if agentperf_settings.plan:
         _leave("--agentperf-plan sends nothing, and a fixture of this project needs the endpoint")
     session = pytestconfig.stash[SESSION]
     models = session.models
+    use_key(agentperf_settings.api_key_file, insecure=agentperf_settings.insecure_key)
     with _ends_session(session):
         info = connect_checked(agentperf_settings.endpoint or "", tuple(models.specs))
     yield info
@@ -180,6 +181,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
     )
     tell = _live(pytestconfig, agentperf_settings)
     async with AsyncExitStack() as open_:
+        open_.enter_context(sigterm_as_ctrl_c())
         with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
             earlier = _earlier(agentperf_settings, session.models, inputs)
@@ -224,7 +226,8 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
             yield bench
         finally:
             tell.close()
-        await bench.close()
+        with _ends_session():
+            await bench.close()
 
 
 def _bench(session: Session, settings: Settings, inputs: Any, other: Any, on_event: Any) -> Any:

@@ -1,13 +1,18 @@
 """Somebody else's text in a line of ours: no terminal obeys it, and no line of it is endless."""
 
-__all__ = ["one_line", "plain"]
+__all__ = ["one_line", "plain", "printable"]
 
 _MOST_CHARS = 300
 
 
+def printable(text: str) -> str:
+    """Return one line with everything escaped that a terminal would obey or hide."""
+    return "".join(map(_shown, text))
+
+
 def one_line(text: str, most_chars: int = _MOST_CHARS) -> str:
     """Return the beginning of a text with everything escaped that does not print."""
-    return "".join(map(_shown, text[:most_chars]))
+    return printable(text[:most_chars])
 
 
 def plain(text: str) -> str:

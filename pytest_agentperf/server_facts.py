@@ -2,11 +2,12 @@
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from pytest_agentperf.api_key import redact
 from pytest_agentperf.detected import (
     Fact,
     facts_of_metrics,
@@ -18,6 +19,8 @@ from pytest_agentperf.detected import (
 from pytest_agentperf.server_settings import settings_of_json, settings_of_metrics
 
 __all__ = ["Told", "ask_server"]
+
+from pytest_agentperf.foreign import one_line
 
 _OK = 200
 _ASK_S = 3.0
@@ -64,7 +67,12 @@ def ask_server(base: str, headers: Mapping[str, str]) -> Told:
         if (answer := _ask(client, f"{root}/metrics")) is not None:
             facts += facts_of_metrics(answer.text, "GET /metrics")
             settings |= settings_of_metrics(answer.text)
-    return Told(facts=tuple(facts), settings=settings)
+    ours = tuple(replace(fact, value=_ours(fact.value)) for fact in facts)
+    return Told(facts=ours, settings={k: redact(one_line(v)) for k, v in settings.items()})
+
+
+def _ours(value: str | float | bool) -> str | int | float | bool:  # noqa: FBT001 a value
+    return redact(one_line(value)) if isinstance(value, str) else value
 
 
 def _ask(client: httpx.Client, url: str) -> httpx.Response | None:
@@ -78,5 +86,5 @@ def _ask(client: httpx.Client, url: str) -> httpx.Response | None:
 def _parsed(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -16,7 +16,6 @@ __all__ = [
     "number",
     "outcome",
     "percent",
-    "printable",
     "short",
     "span",
     "unit",
@@ -29,16 +28,6 @@ _METRICS = {
     "ttft_s": ("TTFT", "s"),
     "e2e_s": ("E2E latency", "s"),
 }
-
-
-def printable(text: str) -> str:
-    r"""Write out what a terminal would obey or hide: ``\x1b`` for an escape, ``\n`` for a line.
-
-    Names, errors and logs of a server are whatever it likes to send.
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def number(value: float | None) -> str:

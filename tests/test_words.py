@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from pytest_agentperf.foreign import printable
 from pytest_agentperf.records import HostHealth
-from pytest_agentperf.words import apart, host, low_to_high, printable
+from pytest_agentperf.words import apart, host, low_to_high
 
 
 @pytest.mark.parametrize(
