@@ -420,7 +420,13 @@ FAULTS = (
 )
 """All but those that send as much as they can."""
 
+_UNICODE = "é☃漢😀\u202e" * 700_000
+
 HEAVY = (
+    Fault(
+        name="10 MB of Unicode in one event",
+        does=streams(ROLE, delta(content=_UNICODE), END, USAGE, DONE),
+    ),
     Fault(
         name="a stream without end",
         does=endless(chunk(TOKEN * 200)),
