@@ -5,8 +5,8 @@
 
 In virtual time. Each seed fails other requests, and restarts the server at another instant of the
 search, for 1 to 60 s; requests that are open then are cut, later ones refused. What is found is
-held against the search on the same system that does not fail: the same capacity (within the
-resolution of the search), or no answer and the reason. Anything else ends the script with 1.
+held against the search on the same system that does not fail: the same capacity (within one
+agent or 5 %), or no answer and the reason. Anything else ends the script with 1.
 """
 
 import argparse
