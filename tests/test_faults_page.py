@@ -57,8 +57,8 @@ request log than the run that was not disturbed: 70 before its first phase had e
 `python -m benchmarks.flaky --seeds 8 --allowed 0.05`: one request in a hundred fails at random,
 and the server restarts once, for 1 to 60 s, in a search that finds 15 agents undisturbed. Found
 were 14 agents seven times and 15 once, with one phase void in each: a failed request counts with
-a speed of 0 and ends its trajectory, so that one agent fewer is carried. Where no more than that hundredth is allowed, a search may have no answer, and says
-why.
+a speed of 0 and ends its trajectory, so that one agent fewer is carried. Where no more than
+that hundredth is allowed, a search may have no answer, and says why.
 """
 
 

@@ -287,7 +287,7 @@ def test_a_server_that_dies_ends_the_session_with_what_was_measured(
         ]
     )
     assert result.outlines[-1].startswith("ENDPOINT DOWN: endpoint http://127.0.0.1:")
-    (phase,) = _bundle(project)["phases"]  # pyright: ignore[reportGeneralTypeIssues] plain JSON
+    (phase,) = _bundle(project)["phases"]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] plain JSON
     assert phase["verdicts"][0]["outcome"] == "invalid"
     (run,) = Path(project.path / "results").iterdir()
     assert (run / "report.html").stat().st_size > 0

@@ -33,7 +33,7 @@ uvloop.run = asyncio.run  # what uvloop looks up and connects to, no audit hook 
 
 
 def test_a_vulnerability_is_named_and_silence_is_no_failure() -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"name": "a", "version": "1", "vulns": []},
         {"name": "b", "version": "2", "vulns": [{"id": "CVE-1"}]},
         {"name": "c", "skip_reason": "not found"},
