@@ -15,7 +15,7 @@ PACKAGES_guidellm := guidellm
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
-	@echo "make check  format, lint, types, layers, unsafe calls, known vulnerabilities"
+	@echo "make check  format, lint, types, layers"
 	@echo "make bench  measure the client against a server that logs the truth, and against one in C"
 	@echo "make bench-peers  have aiperf and guidellm do the same work (downloads both)"
 
@@ -50,8 +50,6 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/bandit -q -ll -r pytest_agentperf
-	$(BIN)/python -m tests.audit
 
 $(PEERS)/%/.done:
 	$(PYTHON) -m venv $(PEERS)/$*
