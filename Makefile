@@ -15,7 +15,7 @@ PACKAGES_guidellm := guidellm
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
-	@echo "make check  format, lint, types, layers"
+	@echo "make check  format, lint, types, layers, unsafe calls"
 	@echo "make bench  measure the client against a server that logs the truth, and against one in C"
 	@echo "make bench-peers  have aiperf and guidellm do the same work (downloads both)"
 
@@ -50,6 +50,7 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml pytest_agentperf
 
 $(PEERS)/%/.done:
 	$(PYTHON) -m venv $(PEERS)/$*

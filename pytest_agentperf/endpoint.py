@@ -115,7 +115,7 @@ class HttpConnection:
         self._url = f"{info.url}/chat/completions"
         self._osl_header = info.osl_header
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(  # nosec B113
+        self._client = httpx.AsyncClient(  # nosec B113 # chat() has the limit
             verify=tls,
             trust_env=False,
             follow_redirects=False,

@@ -28,7 +28,7 @@ def printed(
     """
     shown = command if isinstance(command, str) else " ".join(command)
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B602 # the user's own words
             command,
             # A text is the user's own, for a shell.
             shell=isinstance(command, str),  # nosec B602
