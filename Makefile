@@ -11,11 +11,12 @@ PACKAGES_loop := aiohttp uvloop
 PACKAGES_aiperf := aiperf
 PACKAGES_guidellm := guidellm
 
-.PHONY: help demo test check bench bench-peers clean
+.PHONY: help demo test check audit bench bench-peers clean
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
-	@echo "make check  format, lint, types, layers, unsafe calls"
+	@echo "make check  format, lint, types, layers, unsafe calls, known vulnerabilities"
+	@echo "make audit  known vulnerabilities of the pinned packages alone"
 	@echo "make bench  measure the client against a server that logs the truth, and against one in C"
 	@echo "make bench-peers  have aiperf and guidellm do the same work (downloads both)"
 
@@ -51,6 +52,10 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml pytest_agentperf
+	$(BIN)/python -m tools.audit
+
+audit: $(VENV)/.check
+	$(BIN)/python -m tools.audit
 
 $(PEERS)/%/.done:
 	$(PYTHON) -m venv $(PEERS)/$*
