@@ -38,6 +38,7 @@ from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.probe import await_answer
 from pytest_agentperf.procedure import Procedure, full_phase
+from pytest_agentperf.profile import profile
 from pytest_agentperf.readiness import Readiness
 from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Measurement
@@ -248,6 +249,10 @@ class Bench:
         measurement = replace(measurement, simulator_late_ratio=late_ratio)
         self._folder.timeline(number, await asyncio.to_thread(timeline, measurement))
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
+        seen = await asyncio.to_thread(
+            profile, measurement, ledger.labels, speed=self._settings.speed
+        )
+        self._folder.profile(number, seen)
         phase = await asyncio.to_thread(
             judge_phase,
             measurement,

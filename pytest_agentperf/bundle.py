@@ -20,6 +20,7 @@ import msgspec
 
 from pytest_agentperf import __version__, words
 from pytest_agentperf.conformance import Rule
+from pytest_agentperf.dataset_statistics import Statistics
 from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import ConfigError, StorageError
 from pytest_agentperf.evidence import Interval
@@ -29,6 +30,7 @@ from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.observed import Observed
 from pytest_agentperf.power import MeterPower, Power, role_power
 from pytest_agentperf.prelude import Rest, WarmUp
+from pytest_agentperf.profile import PhaseProfile
 from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
@@ -230,6 +232,8 @@ class Bundle:
     """``None``: the run measured what it says."""
     warm_ups: tuple[WarmUp, ...] = ()
     """What warmed each model up before its first phase."""
+    statistics: Statistics | None = None
+    """The dataset in numbers, before any cut to a model's context; ``None``: not counted."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""
@@ -315,6 +319,12 @@ class RunFolder:
         """Write what went on in each second of a phase."""
         with self._written(), (self.path / "timeline.jsonl").open("ab") as out:
             out.write(self._encode({"phase": phase, **msgspec.to_builtins(seconds)}) + b"\n")
+
+    def profile(self, phase: int, profile: PhaseProfile) -> None:
+        """Write what the requests of a phase say in sum."""
+        row = {"phase": phase, **_finite(msgspec.to_builtins(profile))}
+        with (self.path / "profiles.jsonl").open("ab") as out:
+            out.write(self._encode(row) + b"\n")
 
     def token_counts(
         self, phase: int, rows: Iterable[tuple[int, int, int, int, int | None]]

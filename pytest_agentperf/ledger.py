@@ -19,6 +19,7 @@ from pytest_agentperf.forecast import (
     measured_duration,
     planned_duration,
 )
+from pytest_agentperf.labels import Labels, labels
 from pytest_agentperf.modes import Search
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
@@ -46,6 +47,8 @@ class Ledger:
     forecast: Forecast
     planned: Duration
     """What tells a phase's length before any was measured."""
+    labels: Labels = field(default_factory=Labels)
+    """What the requests of the plan are about."""
     verify: Mapping[str, int] = field(default_factory=dict[str, int])
     """By tier: the number of agents that alone is asked about, instead of a search."""
     phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
@@ -243,6 +246,7 @@ def make_ledger(
             settings,
         ),
         planned=planned,
+        labels=Labels() if dataset.private else labels(plan.trajectories),
         verify=verify,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pytest_agentperf.bench import Inputs
 from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, RunFolder, provenance
+from pytest_agentperf.dataset_statistics import statistics
 from pytest_agentperf.detected import complete, facts_of_devices
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.ledger import shown
@@ -181,6 +182,7 @@ def open_folder(
         settings=shown(settings, inputs.dataset),
         system=inputs.system,
         client=client,
+        statistics=statistics(inputs.dataset),
         detected=inputs.detected,
         contradictions=inputs.contradictions,
     )
