@@ -62,7 +62,7 @@ def finish(session: pytest.Session, own: Session) -> None:
             own.missed += own.bench.revised
         with contextlib.suppress(OSError, StorageError):  # the session has said so already
             own.folder.close()
-            page = render_page(own.folder.bundle)
+            page = render_page(own.folder.bundle, own.folder.path)
             (own.folder.path / "report.html").write_text(page, encoding="utf-8")
     if own.down is None and session.exitstatus not in _OVERRULED:
         return
