@@ -7,7 +7,7 @@ from pytest_agentperf import words
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.metrics import Distribution
 from pytest_agentperf.plots import Line, Mark, Plot, Scale, limits, nice_ticks, path, ticks
-from pytest_agentperf.slo import HIGHER_IS_BETTER, SLOTier
+from pytest_agentperf.slo import SLOTier
 
 __all__ = ["charts", "limits_of", "mark_of"]
 
@@ -73,14 +73,19 @@ def _chart(
             ),
         ),
         marks=tuple(_mark(p, v, name, x, y) for p, v in points),
-        limits=limits(named, unit, y),
-        falls=HIGHER_IS_BETTER[metric],
+        limits=limits(named, unit, y, line=_ends(trusted or points, y)),
     )
 
 
 def _value(phase: PhaseResult, metric: str, statistic: str) -> float | None:
     values: Distribution | None = getattr(phase.metrics, metric)
     return None if values is None else values.statistic(statistic)
+
+
+def _ends(points: Sequence[tuple[PhaseResult, float]], y: Scale) -> tuple[float, float]:
+    """Return how high the first and the last point lie, 0-1; the edges for what has no place."""
+    shares = [y.share(v) if y.holds(v) else float(v > 0) for _, v in points]
+    return (shares[0], shares[-1]) if shares else (0.0, 0.0)
 
 
 def _height(

@@ -110,6 +110,8 @@ class Limit:
     label_at: str
     text: str
     value: float
+    right: bool = False
+    """Its label stands at the right end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +132,6 @@ class Plot:
     bars: str = ""
     marks: Sequence[Mark] = ()
     limits: Sequence[Limit] = ()
-    falls: bool = False
-    """Lines fall from left to right: labels are put where they are not."""
     verticals: Sequence[Limit] = ()
     note: str = ""
     legend: bool = field(default=False)
@@ -192,8 +192,18 @@ def nice_ticks(scale: Scale, most: int = _MOST_TICKS) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def limits(named: Mapping[float, Sequence[str]], unit: str, y: Scale) -> tuple[Limit, ...]:
-    """Return the limits of tiers as lines across; their labels keep off one another."""
+def limits(
+    named: Mapping[float, Sequence[str]], unit: str, y: Scale, *, line: tuple[float, float]
+) -> tuple[Limit, ...]:
+    """Return the limits of tiers as lines across.
+
+    Args:
+        named: limits, and whose they are.
+        unit: of the values.
+        y: the axis.
+        line: where the measured line begins and ends, 0-1 of the axis. Labels stand at the side
+            where it is farther away, and keep off one another.
+    """
     values = sorted((v for v in named if y.holds(v)), key=y.share, reverse=True)
     at = [100 * (1 - y.share(v)) for v in values]
     return tuple(
@@ -202,6 +212,7 @@ def limits(named: Mapping[float, Sequence[str]], unit: str, y: Scale) -> tuple[L
             label_at=f"{label:.2f}",
             text=f"{', '.join(named[value])}: {words.short(value)} {unit}",
             value=value,
+            right=abs(y.share(value) - line[1]) > abs(y.share(value) - line[0]),
         )
         for value, place, label in zip(values, at, apart(at), strict=True)
     )

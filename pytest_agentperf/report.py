@@ -15,6 +15,15 @@ from pytest_agentperf.system import SECTIONS
 
 __all__ = ["render", "render_first", "render_page"]
 
+_MOVE = """<script>
+(() => {
+  const home = document.createElement("div");
+  home.className = "additional-summary";  // whose page is white, whatever the scheme
+  home.append(document.querySelector("section.agentperf"));
+  document.getElementById("title").after(home);
+})();
+</script>"""
+
 
 def render(bundle: Bundle, folder: Path | None = None, *, beside: bool = False) -> str:
     """Return one ``<section class="agentperf">`` with its style; it needs nothing from outside.
@@ -44,11 +53,7 @@ def render_first(bundle: Bundle, folder: Path | None = None) -> str:
 
     pytest-html lets a plugin write into its summary only, below its table of the environment.
     """
-    move = (
-        "<script>document.getElementById('title').after("
-        "document.querySelector('section.agentperf'))</script>"
-    )
-    return render(bundle, folder) + move
+    return render(bundle, folder) + _MOVE
 
 
 def render_page(bundle: Bundle, folder: Path | None = None) -> str:

@@ -61,8 +61,14 @@ def test_ticks_are_few_and_inside(low: float, factor: float, log: bool):  # noqa
 
 def test_labels_of_limits_keep_off_one_another():
     assert apart([10, 11, 40], 5) == [10, 15, 40]
-    drawn = limits({10.0: ["slo-1"], 10.5: ["slo-2", "slo-3"]}, "s", LOG)
+    drawn = limits({10.0: ["slo-1"], 10.5: ["slo-2", "slo-3"]}, "s", LOG, line=(0.1, 0.9))
     assert [line.text for line in drawn] == ["slo-2, slo-3: 10.5 s", "slo-1: 10 s"]
     first, second = (float(line.label_at) for line in drawn)
     assert second - first >= 5
     assert [line.at for line in drawn] == ["48.94", "50.00"]  # 1 - log10(10.5) / 2
+
+
+def test_a_label_stands_where_the_line_is_far_away():
+    # The line falls from 0.9 to 0.2: a limit high up is named at its end, a low one at its begin.
+    drawn = limits({80.0: ["high"], 2.0: ["low"]}, "s", LOG, line=(0.9, 0.2))
+    assert {line.text: line.right for line in drawn} == {"high: 80 s": True, "low: 2 s": False}

@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.leaderboard import leaderboard_page
-from pytest_agentperf.report import render_page
+from pytest_agentperf.report import render_first, render_page
 from tests.bundles import SYSTEM, example_bundle
 from tests.run_folders import write_run
 
@@ -236,6 +236,26 @@ def test_paper_has_what_the_answers_rest_on_and_all_about_the_run(
     ground = "getComputedStyle(document.querySelector('.agentperf')).backgroundColor"
     assert browser_page.evaluate(ground) == "rgb(255, 255, 255)"
     assert browser_page.pdf(format="A4").startswith(b"%PDF-")
+
+
+def test_in_pytest_html_it_comes_first_and_stays_light(
+    browser_page: Page, bundle: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "pytest.html"
+    path.write_text(
+        '<!DOCTYPE html><h1 id="title">pytest.html</h1><p id="environment">Environment</p>'
+        f'<div class="additional-summary prefix">{render_first(bundle)}</div>',
+        encoding="utf-8",
+    )
+    browser_page.emulate_media(color_scheme="dark")
+    browser_page.goto(path.as_uri())
+    tops: list[float] = browser_page.evaluate(
+        """["#title", "section.agentperf", "#environment"].map(
+             one => document.querySelector(one).getBoundingClientRect().top)"""
+    )
+    assert tops == sorted(tops)
+    ground = "getComputedStyle(document.querySelector('.agentperf')).backgroundColor"
+    assert browser_page.evaluate(ground) == "rgb(255, 255, 255)"
 
 
 def test_a_hundred_phases_fit_into_ten_megabytes(tmp_path: Path) -> None:
