@@ -524,3 +524,10 @@ def test_the_dataset_is_shown_in_numbers_and_a_private_one_without_names(bundle:
         assert "ISL tokens 1 1,000 1,000" in page.text
         assert ("Erlang 1" in page.text) != private
         assert ("withheld: a private dataset" in page.text) == private
+
+
+def test_a_search_without_an_end_does_not_say_how_far_nothing_failed(bundle: Bundle) -> None:
+    only = replace(bundle.capacities[0], status="invalid", first_failing=None, failing_phase=None)
+    text = _Page(render(replace(bundle, capacities=(only,)))).text
+    assert "First failing none so far" in text
+    assert "none up to" not in text
