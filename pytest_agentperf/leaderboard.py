@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from pytest_agentperf.bundle import Bundle, read_bundle
 from pytest_agentperf.errors import ConfigError
@@ -89,7 +90,7 @@ def _link(bundle: Path, out: Path) -> str:
     if not report.is_file():
         return ""
     try:
-        return Path(os.path.relpath(report, out.resolve().parent)).as_posix()
+        return quote(Path(os.path.relpath(report, out.resolve().parent)).as_posix())
     except ValueError:  # another drive
         return ""
 

@@ -134,16 +134,16 @@ def test_names_in_a_bundle_are_never_markup():
 def test_the_command_reads_folders_and_links_to_their_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for name in ("a", "b"):
+    for name in ("a #1", "b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         bundle = encode_bundle(run(name, 40))
         (tmp_path / "runs" / name / "bundle.json").write_bytes(bundle)
-    (tmp_path / "runs" / "a" / "report.html").touch()
+    (tmp_path / "runs" / "a #1" / "report.html").touch()
     out = tmp_path / "board.html"
-    assert main([str(tmp_path / "runs"), str(tmp_path / "runs" / "a"), "--out", str(out)]) == 0
+    assert main([str(tmp_path / "runs"), str(tmp_path / "runs" / "a #1"), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"2 runs: {out}\n"
     page = out.read_text("utf-8")
-    assert 'href="runs/a/report.html"' in page
+    assert 'href="runs/a%20%231/report.html"' in page
     assert "run b</small>" in page
 
 
