@@ -101,6 +101,11 @@ class Mark:
     span: tuple[str, str] | None = None
     """Both ends of its interval, percent from the top."""
 
+    @property
+    def on_top(self) -> bool:
+        """Tell whether it is drawn over others."""
+        return self.kind == "invalid"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
