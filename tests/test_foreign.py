@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import pytest
-
-from pytest_agentperf.foreign import one_line, plain
+from pytest_agentperf.events import Event
+from pytest_agentperf.foreign import one_line, plain, printable
+from pytest_agentperf.live_text import line
 from pytest_agentperf.outcome import Facts, outcome
-from pytest_agentperf.records import Event
 from pytest_agentperf.report import render_page
-from pytest_agentperf.terminal import LiveLines, summary
+from pytest_agentperf.terminal import summary
 from tests.bundles import example_bundle
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202eevil\x9b31m<script>alert(1)</script>"
@@ -21,15 +20,12 @@ def test_what_does_not_print_is_escaped() -> None:
     assert plain("a\nb\tc\r") == "a\nb\tc\\r"
     assert one_line("é☃漢😀 ok") == "é☃漢😀 ok"
     assert one_line("x" * 1000) == "x" * 300
+    assert printable("x" * 1000 + "\n") == "x" * 1000 + "\\n"
 
 
-@pytest.mark.parametrize("interactive", [True, False])
-def test_a_live_line_shows_it(interactive: bool) -> None:  # noqa: FBT001 a parameter of pytest
-    said: list[str] = []
-    lines = LiveLines(write=said.append, interactive=interactive, every_s=1.0, clock_s=lambda: 0.0)
-    lines(Event(kind="note", model=EVIL, phase=0, agents=0, text=EVIL))
-    shown = "".join(said).removeprefix("\r\x1b[2K")
-    assert shown == f"[{SHOWN}] {SHOWN}\n"
+def test_a_live_line_shows_it() -> None:
+    said = line(Event(kind="note", model=EVIL, phase=0, agents=0, text=EVIL), None)
+    assert said == f"[{SHOWN}] {SHOWN}"
 
 
 def test_the_end_of_a_session_shows_it() -> None:
