@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pytest_agentperf.aim import strain
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.modes import Search, make_search
 from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, normalize
 from pytest_agentperf.power import Power
-from pytest_agentperf.search import SearchResult
+from pytest_agentperf.search import ALIKE_RATIO, SearchResult
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import Finding, SLOTier
 from pytest_agentperf.system import System
@@ -16,6 +17,7 @@ from pytest_agentperf.system import System
 __all__ = ["capacity_of", "contradicts", "search_of", "verified"]
 
 _TRIES = 2
+_MOST_DOUBT = 0.5
 
 _NO_PASS = "no passing phase"
 
@@ -39,7 +41,9 @@ def capacity_of(
     """
     search, needed = _replay(phases, tier, settings)
     found = search.result()
+    passing = _phase_of(phases, tier, found.agents, "pass")
     failing = _phase_of(phases, tier, found.first_failing, "fail")
+    doubt_ratio = _doubt_ratio(tier, [phase for phase in (passing, failing) if phase])
     answered = found.status not in {"invalid", "open"}
     return _answer(
         tier,
@@ -49,11 +53,11 @@ def capacity_of(
             status=found.status,
             first_failing=found.first_failing,
             limited_by=_limited_by(found, failing, tier),
-            passing=_phase_of(phases, tier, found.agents, "pass"),
+            passing=passing,
             failing=failing,
             passes_above_failure=found.passes_above_failure,
             by_curve=found.by_curve,
-            interval=search.interval() if answered else (None, None),
+            interval=search.interval(doubt_ratio) if answered else (None, None),
             needed=needed,
             invalid=[p for p in phases if p.verdict(tier.name).outcome == "invalid"],
         ),
@@ -176,6 +180,23 @@ def _carried(phase: PhaseResult, tier: SLOTier) -> str:
         return "at-limit" if verdict.outcome == "pass" else "invalid"
     unsure = all(_within_doubt(phase, f) for f in verdict.findings if not f.met)
     return "unclear" if unsure else "below"
+
+
+def _doubt_ratio(tier: SLOTier, beside: Sequence[PhaseResult]) -> float:
+    """Return how unsure the phases beside an answer are of the limit that binds in each (0-1).
+
+    It is half the width of their 95 % interval, over the figure; 2 % at least, by which any two
+    phases differ, and half at most.
+    """
+    ratios = [ALIKE_RATIO]
+    for phase in beside:
+        findings = phase.verdict(tier.name).findings
+        binding = max(findings, key=strain, default=None)
+        interval = phase.intervals.get(binding.limit) if binding is not None else None
+        if interval is not None and interval.estimate > 0:
+            half = (interval.high - interval.low) / 2 / interval.estimate
+            ratios.append(min(half, _MOST_DOUBT))
+    return max(ratios)
 
 
 def _within_doubt(phase: PhaseResult, finding: Finding) -> bool:

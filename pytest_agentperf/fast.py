@@ -17,7 +17,7 @@ from statistics import fmean
 
 from pytest_agentperf.aim import Findings, crossings, strain, strain_between
 from pytest_agentperf.early import clear_from
-from pytest_agentperf.search import CapacitySearch, SearchResult, Status, Wanted
+from pytest_agentperf.search import ALIKE_RATIO, CapacitySearch, SearchResult, Status, Wanted
 from pytest_agentperf.slo import Outcome, Verdict
 
 __all__ = ["FastSearch"]
@@ -176,10 +176,10 @@ class FastSearch:
         aim = self._aim(1.0)
         return floor < self._max and aim is not None and aim < floor + 1
 
-    def interval(self) -> tuple[int, int | None]:
-        """Return the least and the greatest N at limits 2 % stricter and looser, by the curve."""
+    def interval(self, doubt_ratio: float = ALIKE_RATIO) -> tuple[int, int | None]:
+        """Return the least and the greatest N at limits that much stricter and looser."""
         floor, ceiling = self._bracket()
-        below, above = self._aim(0.98), self._aim(1.02)
+        below, above = self._aim(1 - doubt_ratio), self._aim(1 + doubt_ratio)
         if floor >= self._max and ceiling is None:
             above = None
         low = floor if below is None else min(floor, max(0, math.floor(below)))

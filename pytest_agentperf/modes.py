@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from pytest_agentperf.fast import FastSearch
-from pytest_agentperf.search import CapacitySearch, SearchResult, Wanted
+from pytest_agentperf.search import ALIKE_RATIO, CapacitySearch, SearchResult, Wanted
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import Verdict
 
@@ -29,8 +29,8 @@ class Search(Protocol):
         """Return the answer so far."""
         ...
 
-    def interval(self) -> tuple[int, int | None]:
-        """Return the least and the greatest N that the phases allow."""
+    def interval(self, doubt_ratio: float = ALIKE_RATIO) -> tuple[int, int | None]:
+        """Return the least and the greatest N that phases so unsure allow."""
         ...
 
 

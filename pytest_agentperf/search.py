@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 from pytest_agentperf.aim import Findings, crossings, strain
 from pytest_agentperf.slo import Finding, Outcome
 
-__all__ = ["CapacitySearch", "SearchResult", "Status", "Wanted"]
+__all__ = ["ALIKE_RATIO", "CapacitySearch", "SearchResult", "Status", "Wanted"]
 
 _TRIES = 2
 _SLACK = 2
@@ -33,8 +33,8 @@ _OVERSHOOT = 1.04
 """A ramp aims to end: this far beyond the crossing."""
 _APART = 1.25
 """Phases nearer to each other say more of their noise than of the curve outside them."""
-_ALIKE_RATIO = 0.02
-"""A capacity is told also for limits so much stricter and looser."""
+ALIKE_RATIO = 0.02
+"""Phases repeat no better: a capacity is told also for limits so much stricter and looser."""
 
 Status = Literal["open", "found", "at-limit", "unsupported", "invalid"]
 """``at-limit``: the largest allowed N passed. ``unsupported``: one agent is too many."""
@@ -132,16 +132,19 @@ class CapacitySearch:
         floor, ceiling = self._bracket()
         return self._aim(floor or None, ceiling)
 
-    def interval(self) -> tuple[int, int | None]:
+    def interval(self, doubt_ratio: float = ALIKE_RATIO) -> tuple[int, int | None]:
         """Return the least and the greatest N that the phases allow.
 
-        They are the ends of the bracket or, where it lies farther out, N at limits 2 % stricter and
-        looser, on the curve through the phases around it. The greatest is ``None`` where no phase
-        has missed the looser limits.
+        They are the ends of the bracket or, where it lies farther out, N at limits that much
+        stricter and looser, on the curve through the phases around it. The greatest is ``None``
+        where no phase has missed the looser limits.
+
+        Args:
+            doubt_ratio: how unsure the phases beside the answer are of what binds there (0-1).
         """
         floor, ceiling = self._bracket()
-        stricter = self._span_at(1 - _ALIKE_RATIO)
-        looser = self._span_at(1 + _ALIKE_RATIO)
+        stricter = self._span_at(1 - doubt_ratio)
+        looser = self._span_at(1 + doubt_ratio)
         low = floor if stricter is None else min(floor, stricter[0])
         if looser is None or ceiling is None:
             return low, None

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pytest_agentperf.answers import capacity_of
 from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.evidence import Interval
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.power import MeterPower, Power
 from pytest_agentperf.settings import make_settings
@@ -53,6 +54,17 @@ def test_a_capacity_has_the_interval_that_its_phases_allow():
     found = capacity_of(phases, TIER, SETTINGS, None)
     # 0.5 at 8 and 0.975 at 11, 1.05 at 12: 0.98 at 11.07, 1.02 at 11.6.
     assert (found.agents_low, found.agents_high) == (11, 11)
+
+
+def test_phases_that_are_unsure_of_what_binds_widen_the_interval():
+    sure = phase(1, late(8, 1.0)), phase(2, late(16, 4.0)), phase(4, late(12, 2.1))
+    # Half of 1.755 to 2.145 is 10 % of 1.95.
+    wide = Interval(low=1.755, high=2.145, estimate=1.95, n=100, se=0.02)
+    passing = replace(phase(3, late(11, 1.95)), intervals={"ttft_s.p95": wide})
+    found = capacity_of((*sure, passing), TIER, SETTINGS, None)
+    # 0.5 at 8 and 0.975 at 11: 0.9 at 8 × (11 / 8) ** (ln 1.8 / ln 1.95) = 10.6; 1.05 at 12 and 2
+    # at 16: 1.1 at 12 × (16 / 12) ** (ln (1.1 / 1.05) / ln (2 / 1.05)) = 12.3.
+    assert (found.agents, found.agents_low, found.agents_high) == (11, 10, 12)
 
 
 def test_a_capacity_that_was_not_found_has_no_interval():
