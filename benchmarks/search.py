@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.shapes import DATASET, QUIET, SHAPES, SPEC, TIERS
+from benchmarks.shapes import QUIET, SHAPES, SPEC, TIERS, replayed_on
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import PhaseResult, RunFolder, read_bundle
 from pytest_agentperf.importers import load_dataset
@@ -95,8 +95,9 @@ def _made(shape: str, seed: int, mode: str) -> Iterator[_Made]:
         settings = make_settings(
             {"results": results, "seed": seed, "max_phase_s": 100_000.0, "mode": mode}
         )
-        info = connect(f"sim+virtual:?{SHAPES[shape]}&{QUIET}", ("model",))
-        inputs = Inputs(endpoint=info, dataset=load_dataset(DATASET, None), meters=(), system=None)
+        deployment, dataset = replayed_on(shape)
+        info = connect(f"sim+virtual:?{deployment}&{QUIET}", ("model",))
+        inputs = Inputs(endpoint=info, dataset=load_dataset(dataset, None), meters=(), system=None)
         folder = open_folder(settings, inputs)
         bench = Bench(
             settings=settings,
@@ -339,7 +340,7 @@ def _write(path: Path, shape: str, row: Mapping[str, Any]) -> None:
     study = {
         "made_by": "python -m benchmarks.search SHAPE --seeds A-B --cache FOLDER",
         "rule": "exact: from turn 0, full floors",
-        "dataset": DATASET,
+        "datasets": {name: replayed_on(name)[1] for name in SHAPES if name in shapes},
         "resolution": _RESOLUTION,
         "tiers": {t: {"p25_tok_per_s": s, "p95_ttft_s": late} for t, (s, late) in TIERS.items()},
         "shapes": {name: shapes[name] for name in SHAPES if name in shapes},

@@ -8,6 +8,7 @@ __all__ = [
     "LONG",
     "LONG_DATASET",
     "PARTIAL",
+    "PUBLISHED_TURNS",
     "QUIET",
     "SHAPES",
     "SPEC",
@@ -16,21 +17,31 @@ __all__ = [
 ]
 
 DATASET = "synthetic:turns=10~24,isl=12000~30000,osl=120~900,tool_s=0.5~3,seed=11"
+PUBLISHED_TURNS = DATASET.replace("turns=10~24", "turns=24~52")
+"""As many prompts a trajectory as the published ones have, 38 in the mean: longer phases."""
 TIERS = {"slo-1": (20.0, 10.0), "slo-2": (60.0, 5.0), "slo-3": (180.0, 3.0)}
 """P25 of output speed at least, tok/s, and P95 of TTFT at most, s."""
 QUIET = "stream_interval=100000"
 """First and last token, which are all that counts here, go out when they always do."""
+_QUEUE = (
+    "acceptance=&max_sequences=24&step_overhead_s=0.004&sequence_overhead_s=0.001"
+    "&flops_per_token=2e10&kv_capacity_tokens=100000000"
+)
 SHAPES = {
     "smooth": "acceptance=&max_sequences=512&step_overhead_s=0.004&sequence_overhead_s=0.001"
     "&flops_per_token=2e10&kv_capacity_tokens=100000000",
-    "queue": "acceptance=&max_sequences=24&step_overhead_s=0.004&sequence_overhead_s=0.001"
-    "&flops_per_token=2e10&kv_capacity_tokens=100000000",
+    "queue": _QUEUE,
+    "queue-long": _QUEUE,
     "cliff": "acceptance=&max_sequences=512&step_overhead_s=0.004&sequence_overhead_s=0.0005"
     "&flops_per_token=5e10&kv_capacity_tokens=900000",
     "small": "acceptance=&max_sequences=64&step_overhead_s=0.012&sequence_overhead_s=0.006"
     "&flops_per_token=1e11&kv_capacity_tokens=100000000",
 }
-"""What binds: output speed; places in the batch, and so TTFT; the KV cache; a slow machine."""
+"""What binds: output speed; places in the batch, and so TTFT; the KV cache; a slow machine.
+
+All replay ``DATASET`` but ``queue-long``, whose trajectories are as long as the published ones:
+where agents wait for places, one phase says least surely what its P95 TTFT is.
+"""
 PARTIAL = (
     "acceptance=&max_sequences=512&step_overhead_s=0.004&sequence_overhead_s=0.0002"
     "&flops_per_token=2e9&kv_capacity_tokens=900000"
@@ -54,7 +65,9 @@ trajectory anew, at short contexts.
 
 def replayed_on(shape: str) -> tuple[str, str]:
     """Return the deployment of a shape, or of ``default``, and the dataset that it is given."""
-    return (DEFAULT, DEFAULT_DATASET) if shape == "default" else (SHAPES[shape], DATASET)
+    if shape == "default":
+        return DEFAULT, DEFAULT_DATASET
+    return SHAPES[shape], PUBLISHED_TURNS if shape == "queue-long" else DATASET
 
 
 SPEC = ModelSpec(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.shapes import DATASET, SHAPES, TIERS
+from benchmarks.shapes import SHAPES, TIERS, replayed_on
 from benchmarks.simulated import measure
 from pytest_agentperf.metrics import members, output_speed_tok_per_s, ttft_s
 from pytest_agentperf.settings import Settings
@@ -121,12 +121,13 @@ def main() -> None:
         rows.append(_row(n, [phase for phase in phases if phase.task.agents == n]))
         row = rows[-1]
         print(f"{n:5d} agents  P25 {row['p25_tok_per_s']:8.2f}  P95 TTFT {row['p95_ttft_s']:8.2f}")
+    deployment, dataset = replayed_on(asked.shape)
     written = {
         "made_by": f"python -m benchmarks.truth {asked.shape} --agents {asked.agents} "
         f"--seeds {asked.seeds}",
         "rule": "exact: from turn 0, full floors",
-        "endpoint": f"sim+virtual:?{SHAPES[asked.shape]}",
-        "dataset": DATASET,
+        "endpoint": f"sim+virtual:?{deployment}",
+        "dataset": dataset,
         "tiers": {t: {"p25_tok_per_s": s, "p95_ttft_s": late} for t, (s, late) in TIERS.items()},
         "seeds": seeds,
         "truth": _truth(rows),
