@@ -228,6 +228,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
     window = measurement.window
     inside = members(measurement.turns, window)
     answered = [t for t in inside if t.error is None]
+    cached = _tell_of_caching(answered)
     by_usage = [(t, output_speed_tok_per_s(t)) for t in inside]
     by_first_chunk = [first_chunk_speed_tok_per_s(t) for t in inside]
     first_chunk = distribution(_known(by_first_chunk))
@@ -256,8 +257,8 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         hidden_reasoning_ratio=_share(sum(map(_hides_reasoning, answered)), len(answered)),
         length_cut_ratio=_share(sum(t.finish_reason == "length" for t in answered), len(answered)),
         throughput_tok_per_s=throughput_tok_per_s(measurement.turns, window),
-        cached_ratio=_cached_ratio(answered),
-        first_turn_cached_ratio=_cached_ratio([t for t in answered if t.turn == t.from_turn]),
+        cached_ratio=_cached_ratio(cached),
+        first_turn_cached_ratio=_cached_ratio([t for t in cached if t.turn == t.from_turn]),
         trajectories=sum(t.completes for t in measurement.turns),
         in_flight=_in_flight(measurement.turns, window),
         slip_s=distribution((t.sent_ns - t.scheduled_ns) / 1e9 for t in inside),
@@ -265,7 +266,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         token_ratio=_token_ratio(answered),
         osl_vs_recorded=_osl_vs_recorded(answered),
         reconnects=sum(t.reconnected for t in inside),
-        known_first_prompts_ratio=_known_whole([t for t in answered if t.turn == t.from_turn]),
+        known_first_prompts_ratio=_known_whole([t for t in cached if t.turn == t.from_turn]),
         looping_ratio=_share(sum(t.loops for t in answered), len(answered)),
         reused_ratio=_reused_ratio(measurement.turns, inside),
     )
@@ -292,10 +293,18 @@ def _hides_reasoning(turn: TurnRecord) -> bool:
     return bool(turn.reasoning_tokens) and not turn.reasoning_streamed
 
 
+def _tell_of_caching(answered: Sequence[TurnRecord]) -> Sequence[TurnRecord]:
+    """Return the requests whose cached tokens are known: all, once any answer tells of them.
+
+    vLLM leaves the field out where nothing was cached: its silence is 0, and not to be skipped.
+    """
+    return answered if any(turn.cached_tokens is not None for turn in answered) else ()
+
+
 def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:
-    known = [t for t in turns if t.cached_tokens is not None and t.isl_tokens]
-    total = sum(t.isl_tokens or 0 for t in known)
-    return sum(t.cached_tokens or 0 for t in known) / total if total else None
+    known = [turn for turn in turns if turn.isl_tokens]
+    total = sum(turn.isl_tokens or 0 for turn in known)
+    return sum(turn.cached_tokens or 0 for turn in known) / total if total else None
 
 
 def _reused_ratio(turns: Sequence[TurnRecord], inside: Sequence[TurnRecord]) -> float | None:
@@ -305,9 +314,10 @@ def _reused_ratio(turns: Sequence[TurnRecord], inside: Sequence[TurnRecord]) -> 
 
 
 def _known_whole(turns: Sequence[TurnRecord]) -> float | None:
-    told = [(t.cached_tokens, t.isl_tokens) for t in turns if t.cached_tokens is not None]
-    whole = sum(cached >= _WHOLE * isl for cached, isl in told if isl)
-    return _share(whole, len(told)) if told else None
+    whole = sum(
+        (turn.cached_tokens or 0) >= _WHOLE * turn.isl_tokens for turn in turns if turn.isl_tokens
+    )
+    return _share(whole, len(turns)) if turns else None
 
 
 def _in_flight(turns: Iterable[TurnRecord], window: Window) -> float:
