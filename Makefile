@@ -11,11 +11,13 @@ PACKAGES_loop := aiohttp uvloop
 PACKAGES_aiperf := aiperf
 PACKAGES_guidellm := guidellm
 
-.PHONY: help demo test check bench bench-peers clean
+.PHONY: help demo test check audit dist sbom bench bench-peers clean
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
-	@echo "make check  format, lint, types, layers"
+	@echo "make check  format, lint, types, layers, unsafe calls, known vulnerabilities"
+	@echo "make audit  known vulnerabilities of the pinned packages alone"
+	@echo "make dist   wheel, sdist, and the SBOM of what they bring (CycloneDX), in dist/"
 	@echo "make bench  measure the client against a server that logs the truth, and against one in C"
 	@echo "make bench-peers  have aiperf and guidellm do the same work (downloads both)"
 
@@ -34,6 +36,10 @@ $(VENV)/.check: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) -e .[test,check]
 	@touch $@ $(VENV)/.test $(VENV)/.demo
 
+$(VENV)/.release: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e .[release]
+	@touch $@ $(VENV)/.demo
+
 demo: $(VENV)/.demo
 	$(BIN)/python -m pytest suites/ --endpoint=sim: --model=gpt-oss-120b --agentperf-mode=smoke \
 	  --dataset='$(DEMO_DATASET)' --html=report.html --self-contained-html
@@ -50,6 +56,22 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml pytest_agentperf
+	$(BIN)/python -m tools.audit
+
+audit: $(VENV)/.check
+	$(BIN)/python -m tools.audit
+
+dist: $(VENV)/.release sbom
+	$(BIN)/python -m build --outdir dist
+
+# An environment with what users get, and nothing else: not even pip.
+sbom: $(VENV)/.release
+	$(PYTHON) -m venv --clear --without-pip build/shipped
+	$(BIN)/python -m pip --python build/shipped/bin/python install --quiet -c constraints.txt .
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/sbom.cdx.json \
+	  build/shipped/bin/python
 
 $(PEERS)/%/.done:
 	$(PYTHON) -m venv $(PEERS)/$*

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pytest_agentperf.answers import verified
+from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
 from pytest_agentperf.compare import Comparison, compare_pairs
@@ -17,9 +18,11 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed
 from pytest_agentperf.gate import Gate
+from pytest_agentperf.instruments import close_meters, open_meters
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
-from pytest_agentperf.preflight import check_chat, close_meters, open_meters, with_facts
+from pytest_agentperf.observed import Line
+from pytest_agentperf.preflight import with_facts
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.settings import LEAST_PAIRS, Settings
 from pytest_agentperf.slo import SLOTier
@@ -31,9 +34,21 @@ _Pair = tuple[PhaseResult, PhaseResult]
 
 @asynccontextmanager
 async def other_side(
-    info: EndpointInfo, inputs: Inputs, models: Models, settings: Settings
+    info: EndpointInfo,
+    inputs: Inputs,
+    models: Models,
+    settings: Settings,
+    *,
+    tell: Callable[[str, Line], None],
 ) -> AsyncGenerator[Inputs]:
     """Give the inputs of endpoint B: those of A with an endpoint and meters of its own.
+
+    Args:
+        info: endpoint B.
+        inputs: of A.
+        models: what is asked of both.
+        settings: of both.
+        tell: hears every line of B's preflight, with its model.
 
     Raises:
         ConfigError: a meter that was named cannot be had.
@@ -41,9 +56,8 @@ async def other_side(
     """
     meters, ours = open_meters(settings, info)
     try:
-        for spec in models.specs.values():
-            await check_chat(info, spec, settings)
-        yield with_facts(replace(inputs, endpoint=info, meters=meters))
+        seen = await observe_models(info, models.specs, settings, inputs.dataset, tell=tell)
+        yield with_facts(replace(inputs, endpoint=seen, meters=meters))
     finally:
         close_meters(ours)
 

@@ -143,7 +143,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
         reasoning_streamed=answer.reasoning_streamed,
         tool_calls=answer.tool_calls,
         loops=answer.loops,
-        finish_reason=answer.finish_reason,
+        finish_reason=answer.finish_reason and redact(answer.finish_reason),
         error=None if answer.error is None else redact(answer.error),
     )
 

@@ -8,17 +8,35 @@ object, or ends without a finish_reason, or brings no token, has failed whatever
 
 from array import array
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+from pytest_agentperf.chunks import (
+    Choice,
+    Chunk,
+    Delta,
+    Detail,
+    MalformedEventError,
+    ToolCall,
+    Usage,
+    decode_chunk,
+    message_of,
+)
+from pytest_agentperf.foreign import one_line
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.sse import SSEDecoder
 
-__all__ = ["Answer", "AnswerReader", "Usage"]
+__all__ = ["Answer", "AnswerReader"]
 
 _OK = 200
-_SHOWN = 300
+_MOST_TOKENS = 2**31
+"""No count is so large; a larger one could not even be passed on."""
+_MOST_TOKENS_PER_BYTE, _MOST_UNSEEN_TOKENS = 2, 256
+"""No vocabulary has tokens of less than a byte; a template's own tokens are counted and not sent.
+Twice as many leave room for text that a server's parsers take away."""
+_MOST_REASON_CHARS = 100
+_SHOWN_BYTES = 40
+_REDIRECTS = range(300, 400)
 _GAVE_UP = frozenset({"abort", "error"})
 """How vLLM, SGLang and gateways end a stream that they could not finish."""
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
@@ -31,56 +49,7 @@ _LOOP_TAIL_CHARS = 100
 """What stands behind a loop may close a string, an object or a sentence."""
 
 
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Detail(msgspec.Struct, gc=False):
-    text: str | None = None
-    summary: str | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    reasoning_details: list[_Detail] | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class Usage(msgspec.Struct, gc=False):
-    """Token counts as the server reports them."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
 _string = msgspec.json.Decoder(str).decode
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: Usage | None = None
-    error: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +120,7 @@ def _text(data: bytearray) -> str:
 
 
 def _count(value: int | None) -> int | None:
-    return value if value is not None and value >= 0 else None
+    return value if value is not None and 0 <= value < _MOST_TOKENS else None
 
 
 class AnswerReader:
@@ -159,7 +128,8 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._sse = SSEDecoder()
-        self._decode = msgspec.json.Decoder(_Chunk, strict=False).decode
+        self._strange = b""
+        """The beginning of what is no stream of events: nothing in it was one so far."""
         self._first_byte_ns: int | None = None
         self._last_ns = 0
         self._first_read_tokens = 0
@@ -212,8 +182,10 @@ class AnswerReader:
         self._last_ns = at_ns
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
+            self._strange = data[:_SHOWN_BYTES]
         chars = 0
         for event in self._sse.feed(data):
+            self._strange = b""
             chars += self._event(at_ns, event)
         if not self._first_read_tokens:
             self._first_read_tokens = len(self._token_ns)
@@ -248,14 +220,35 @@ class AnswerReader:
     def _failure(self, raw: RawAnswer) -> str | None:
         if raw.status != _OK:
             body = b"".join(data for _, data in raw.reads)
-            return f"HTTP {raw.status}: {_message(body)}"
+            redirects = "a redirect, which is not followed: " if raw.status in _REDIRECTS else ""
+            return f"HTTP {raw.status}: {redirects}{message_of(body)}"
         if self._error is not None:
             return self._error
+        if self._finish_reason is None and self._strange:
+            began = self._strange.decode("utf-8", "replace")
+            return f"no event stream: it begins with {began!r}"
+        return self._bad_end()
+
+    def _bad_end(self) -> str | None:
         if self._finish_reason is None:
             return "stream ended without finish_reason"
         if self._finish_reason in _GAVE_UP:
             return f"server gave up: finish_reason {self._finish_reason!r}"
-        return None if self._token_ns else "empty answer"
+        return self._impossible_usage() if self._token_ns else "empty answer"
+
+    def _impossible_usage(self) -> str | None:
+        """Say so where more tokens are counted than there can be in what came."""
+        told = self._usage.completion_tokens if self._usage else None
+        details = self._usage.completion_tokens_details if self._usage else None
+        hidden = (details.reasoning_tokens or 0) if details and not self._reasoning else 0
+        most = _MOST_TOKENS_PER_BYTE * self._bytes + _MOST_UNSEEN_TOKENS + hidden
+        if told is None or told <= most:
+            return None
+        return f"usage cannot be: {told:.4g} tokens in {self._bytes} bytes of text"
+
+    @property
+    def _bytes(self) -> int:
+        return len(self._reasoning) + len(self._content) + len(self._tools)
 
     def _first_chunk(self) -> int | None:
         if self._first_chunk_tokens is not None:
@@ -295,13 +288,13 @@ class AnswerReader:
 
     def _new_event(self, at_ns: int, data: bytes) -> int:
         try:
-            chunk = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+            chunk = decode_chunk(data)
+        except MalformedEventError as broken:
             if data.strip() != b"[DONE]":
                 self._error = self._error or f"malformed event: {broken}"
             return 0
         if chunk.error is not None:
-            self._error = self._error or f"error in stream: {_message(data)}"
+            self._error = self._error or f"error in stream: {message_of(data)}"
             return 0
         chars = self._choices(chunk.choices) if chunk.choices else 0
         if chunk.usage is not None:
@@ -314,19 +307,19 @@ class AnswerReader:
             self._learn(data, chunk)
         return chars
 
-    def _learn(self, data: bytes, chunk: _Chunk) -> None:
+    def _learn(self, data: bytes, chunk: Chunk) -> None:
         """Remember what is around the text of this event, if it has one piece and nothing else."""
         choices = chunk.choices or ()
         if len(choices) != 1 or choices[0].finish_reason or chunk.usage is not None:
             return
-        text, channel = self._only_text(choices[0].delta or _Delta())
+        text, channel = self._only_text(choices[0].delta or Delta())
         quoted = b'"%b"' % text.encode()
         if text and data.count(quoted) == 1:
             at = data.index(quoted) + 1
             self._like = data[:at], data[at + len(quoted) - 2 :], channel
             self._head, self._tail = b"data: %b" % data[:at], b"%b\n\n" % self._like[1]
 
-    def _only_text(self, delta: _Delta) -> tuple[str, bytearray]:
+    def _only_text(self, delta: Delta) -> tuple[str, bytearray]:
         """Return the text of a delta and its channel; no text where there is more than one."""
         function = None
         if delta.tool_calls and len(delta.tool_calls) == 1:
@@ -341,17 +334,17 @@ class AnswerReader:
             return "", self._content
         return found[0]
 
-    def _choices(self, choices: list[_Choice]) -> int:
+    def _choices(self, choices: list[Choice]) -> int:
         """Keep what the choices bring; return the characters."""
         chars = 0
         for choice in choices:
             if choice.finish_reason:
-                self._finish_reason = choice.finish_reason
+                self._finish_reason = one_line(choice.finish_reason, _MOST_REASON_CHARS)
             if choice.delta is not None:
                 chars += self._delta(choice.delta)
         return chars
 
-    def _delta(self, delta: _Delta) -> int:
+    def _delta(self, delta: Delta) -> int:
         """Keep the text of one delta; return its characters."""
         # Both names with the same text are one text, sent twice for old clients.
         thought = delta.reasoning or delta.reasoning_content or ""
@@ -369,7 +362,7 @@ class AnswerReader:
             self._first_text += thought + said + called
         return len(thought) + len(said) + len(called)
 
-    def _called(self, calls: list[_ToolCall]) -> str:
+    def _called(self, calls: list[ToolCall]) -> str:
         pieces: list[str] = []
         for call in calls:
             if call.function is not None:
@@ -378,17 +371,5 @@ class AnswerReader:
         return "".join(pieces)
 
 
-def _details(details: list[_Detail]) -> str:
+def _details(details: list[Detail]) -> str:
     return "".join(d.text or d.summary or "" for d in details)
-
-
-def _message(body: bytes) -> str:
-    """Find the human part of an error body; servers use four shapes and plain text."""
-    try:
-        found: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body[:_SHOWN].decode("utf-8", "replace").strip() or "(no body)"
-    for key in ("error", "message", "detail"):
-        if isinstance(found, dict) and key in found:
-            found = found[key]  # pyright: ignore[reportUnknownVariableType] foreign JSON
-    return str(found)[:_SHOWN]  # pyright: ignore[reportUnknownArgumentType] foreign JSON

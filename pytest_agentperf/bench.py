@@ -5,8 +5,8 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,75 +14,43 @@ from typing import Any, TypeVar
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
 from pytest_agentperf.clock import REAL_TIME
-from pytest_agentperf.detected import Fact
 from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
-from pytest_agentperf.errors import AgentPerfError, ConfigError, did_you_mean
+from pytest_agentperf.errors import (
+    ConfigError,
+    EndpointError,
+    HoursOverError,
+    InvalidPhaseError,
+    StorageError,
+    did_you_mean,
+)
 from pytest_agentperf.events import Event, Kind
 from pytest_agentperf.explain import explain_phase
 from pytest_agentperf.inprocess import InProcessPool
+from pytest_agentperf.inputs import Inputs, Models
 from pytest_agentperf.judged import judge_phase
-from pytest_agentperf.ledger import Ledger, make_ledger, max_tokens
+from pytest_agentperf.ledger import Ledger, make_ledger, setup_of
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
+from pytest_agentperf.probe import await_answer
 from pytest_agentperf.procedure import Procedure, full_phase
-from pytest_agentperf.protocols import EndpointInfo, Meter
+from pytest_agentperf.profile import profile
+from pytest_agentperf.readiness import Readiness
 from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
-from pytest_agentperf.system import System
 from pytest_agentperf.timeline import timeline
-from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.workers import WorkerPool
 
-__all__ = ["Bench", "HoursOverError", "Inputs", "InvalidPhaseError", "Models"]
+__all__ = ["Bench", "Inputs", "Models"]
 
 T = TypeVar("T")
-
-
-class InvalidPhaseError(AgentPerfError):
-    """A phase that was asked for by name cannot be trusted."""
-
-    def __init__(self, phase: PhaseResult) -> None:
-        super().__init__(f"phase {phase.number}: {'; '.join(phase.invalid)}")
-        self.reasons = phase.invalid
-
-
-class HoursOverError(AgentPerfError):
-    """A phase that was asked for by name may not begin any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
-    """The models of a run, and the entries that ship for them."""
-
-    specs: Mapping[str, ModelSpec]
-    """By the name that requests carry."""
-    published: Mapping[str, ModelSpec]
-    verify: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
-    """By model and tier: the one number of agents to measure; a search where there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What is measured, with what, by what."""
-
-    endpoint: EndpointInfo
-    dataset: Dataset
-    meters: tuple[Meter, ...]
-    system: System | None
-    hosts: Pool | None = None
-    """Runs load on other machines; ``None``: it runs where the endpoint is ours, or beside us."""
-    detected: tuple[Fact, ...] = ()
-    """What servers and meters said of the system themselves."""
-    contradictions: tuple[str, ...] = ()
-    """Where the declared system says otherwise; a line each."""
 
 
 class Bench:
@@ -116,9 +84,15 @@ class Bench:
         self._ledgers: dict[str, Ledger] = {}
         self._one_at_a_time = asyncio.Lock()
         self._phases = 0
+        self._went_away = False
+        """In the last phase."""
+        self._down: EndpointError | None = None
         self._resumed_s = 0.0
         """Where time jumps, the end of the earlier run that this one goes on with."""
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
+        self._readiness = Readiness(
+            inputs.endpoint, settings, folder=Path(self._scratch.name), tell=self._say
+        )
 
     @property
     def start_agents(self) -> int:
@@ -134,6 +108,7 @@ class Bench:
 
         Raises:
             InvalidPhaseError: the phase cannot be trusted; says why.
+            EndpointError: the endpoint went away and did not come back.
         """
         if agents < 1:
             raise ConfigError(f"measure(agents={agents}): at least 1 agent is needed")
@@ -142,17 +117,21 @@ class Bench:
             phase = ledger.known(agents)
             if phase is None and self._hours_over:
                 raise HoursOverError(f"{agents} agents were not measured: {self.how_to_go_on}")
-            phase = phase or await self._phase(
-                ledger, full_phase(ledger.spec, self._settings), agents
-            )
+            procedure = full_phase(ledger.spec, self._settings)
+            phase = phase or await self._phase(ledger, procedure, agents)
+            if phase.invalid and self._went_away:
+                phase = await self._phase(ledger, procedure, agents)
         if phase.invalid:
-            raise InvalidPhaseError(phase)
+            raise InvalidPhaseError(phase.number, phase.invalid)
         return phase.metrics
 
     async def capacity(self, tier: SLOTier) -> Capacity:
         """Find the greatest number of agents that meets a tier.
 
         The answer has status ``open`` where the run's hours are over before the search has ended.
+
+        Raises:
+            EndpointError: the endpoint went away and did not come back.
         """
         async with self._one_at_a_time:
             ledger = self._ledger(tier.model)
@@ -196,8 +175,12 @@ class Bench:
         """Return, in words, why nothing more is measured and what to do."""
         return (
             f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; go on with "
-            f"--agentperf-resume={self._folder.bundle.provenance.run}"
+            f"{self._resume_option}"
         )
+
+    @property
+    def _resume_option(self) -> str:
+        return f"--agentperf-resume={self._folder.bundle.provenance.run}"
 
     @property
     def revised(self) -> tuple[str, ...]:
@@ -245,9 +228,14 @@ class Bench:
         return 0 < limit_s <= self._elapsed_s() - self._resumed_s
 
     async def _phase(self, ledger: Ledger, procedure: Procedure, agents: int) -> PhaseResult:
+        if self._down is not None:
+            raise self._down
         if self._folder.bundle.idle is None:
             idle = await self._run(lambda: self._metering.idle(for_s=self._settings.idle_s))
             self._folder.update(idle=idle)
+        rest = None
+        if not self._clock.jumps:
+            rest = await self._readiness.before_phase(ledger, self._setup(ledger))
         self._phases += 1
         number, model = self._phases, ledger.spec.model
         if self._clock.jumps:
@@ -261,6 +249,10 @@ class Bench:
         measurement = replace(measurement, simulator_late_ratio=late_ratio)
         self._folder.timeline(number, await asyncio.to_thread(timeline, measurement))
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
+        seen = await asyncio.to_thread(
+            profile, measurement, ledger.labels, speed=self._settings.speed
+        )
+        self._folder.profile(number, seen)
         phase = await asyncio.to_thread(
             judge_phase,
             measurement,
@@ -275,11 +267,26 @@ class Bench:
             duration_s=self._elapsed_s() - began_s,
             short=procedure.is_short,
             hosts=measurement.health.hosts,
+            rest=rest,
         )
         ledger.phases.append(phase)
         self._save()
         self._tell("phase-end", model, number, agents, text=explain_phase(phase))
+        self._went_away = measurement.endpoint_gone
+        if measurement.endpoint_gone:
+            await self._await_endpoint(ledger.spec)
         return phase
+
+    async def _await_endpoint(self, spec: ModelSpec) -> None:
+        """Wait until an endpoint that went away answers again; without it nothing is measured."""
+        limit_s, client = self._settings.max_down_s, self._settings.client
+        self._say(spec.model, f"waiting up to {limit_s:.0f} s for the endpoint to answer again")
+        try:
+            waited_s = await await_answer(self._endpoint, spec, client, limit_s=limit_s)
+        except EndpointError as down:
+            self._down = EndpointError(f"{down}. Go on with {self._resume_option}")
+            raise self._down from None
+        self._say(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run what touches the load, in the time in which the endpoint answers."""
@@ -339,24 +346,16 @@ class Bench:
     def _setup(self, ledger: Ledger) -> Setup:
         path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}"
         if not path.exists():
-            planned, field = ledger.plan.trajectories, ledger.spec.reasoning_field
-            write_trajectories(path, planned, reasoning_field=field)
-        return Setup(
-            trajectories=str(path),
-            url=self._endpoint.url,
-            headers=dict(self._endpoint.headers),
-            osl_header=self._endpoint.osl_header,
-            model=ledger.spec.model,
-            request=dict(ledger.spec.request),
-            max_tokens=max_tokens(ledger.spec, self._settings),
-            output=self._settings.output,
-            salt=self._settings.salt,
-            seed=self._settings.seed,
-            run=self._salted_run(),
-            timeout_s=self._settings.request_timeout_s,
-            client=self._settings.client,
-            tokenizer=self._settings.tokenizer,
-        )
+            dialect, usual = self._endpoint.dialect(ledger.spec.model), ledger.spec.reasoning_field
+            field = dialect.history_field or usual
+            try:
+                write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
+            except OSError as failed:
+                raise StorageError(
+                    f"what is to be sent cannot be written to {path.parent}: {failed}; make room, "
+                    "or name another folder by TMPDIR"
+                ) from failed
+        return setup_of(ledger, self._endpoint, trajectories=str(path), run=self._salted_run())
 
     def _salted_run(self) -> str:
         """Return what tells this run's prompts from those of every other run.
@@ -378,6 +377,7 @@ class Bench:
             ),
             phases=tuple(sorted((p for x in ledgers for p in x.phases), key=lambda p: p.number)),
             capacities=tuple(answer for x in ledgers for answer in x.answers()),
+            warm_ups=self._readiness.warm_ups,
         )
 
     def _say(self, model: str, text: str) -> None:

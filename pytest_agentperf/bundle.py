@@ -4,12 +4,13 @@ A run's folder is written as the run goes: every request when it has ended, the 
 phase, replaced in one step. An interrupted run is a shorter run, not a broken one.
 """
 
+import contextlib
 import importlib.metadata
 import math
 import os
 import platform
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,17 @@ import msgspec
 
 from pytest_agentperf import __version__, words
 from pytest_agentperf.conformance import Rule
+from pytest_agentperf.dataset_statistics import Statistics
 from pytest_agentperf.detected import Fact
-from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.errors import ConfigError, StorageError
 from pytest_agentperf.evidence import Interval
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.observed import Observed
 from pytest_agentperf.power import MeterPower, Power, role_power
+from pytest_agentperf.prelude import Rest, WarmUp
+from pytest_agentperf.profile import PhaseProfile
 from pytest_agentperf.records import HostHealth, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
@@ -72,6 +77,10 @@ class Provenance:
     """What answered was a model of a system."""
     resumed_from: str | None = None
     """The run whose phases this one took over."""
+    observed: tuple[Observed, ...] = ()
+    """What the preflight saw of each model."""
+    server_settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the server said of its own settings: its version, limits and flags, by its own names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +152,8 @@ class PhaseResult:
     """What the server counted itself; ``None``: it does not tell."""
     intervals: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
     """How sure it is of its own figures, by name; see `pytest_agentperf.inside`."""
+    rest: Rest | None = None
+    """How the server came to rest before it; ``None``: nobody waited, as where time jumps."""
 
     @property
     def met_floors(self) -> bool:
@@ -219,6 +230,10 @@ class Bundle:
     """What each meter said before the first phase, with no load; ``None``: not measured yet."""
     rescored: Rescored | None = None
     """``None``: the run measured what it says."""
+    warm_ups: tuple[WarmUp, ...] = ()
+    """What warmed each model up before its first phase."""
+    statistics: Statistics | None = None
+    """The dataset in numbers, before any cut to a model's context; ``None``: not counted."""
 
     def phase(self, number: int) -> PhaseResult:
         """Return a phase by number."""
@@ -294,21 +309,28 @@ class RunFolder:
 
     def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
         """Write requests that have ended, a line each."""
-        for turn in turns:
-            row = {"phase": phase, **msgspec.to_builtins(turn)}
-            self._requests.write(self._encode(row) + b"\n")
-        self._requests.flush()
+        rows = ({"phase": phase, **msgspec.to_builtins(turn)} for turn in turns)
+        with self._written():
+            # Whole lines at once: who reads along sees no half one, but for a full disk's.
+            self._requests.write(b"".join(self._encode(row) + b"\n" for row in rows))
+            self._requests.flush()
 
     def timeline(self, phase: int, seconds: Timeline) -> None:
         """Write what went on in each second of a phase."""
-        with (self.path / "timeline.jsonl").open("ab") as out:
+        with self._written(), (self.path / "timeline.jsonl").open("ab") as out:
             out.write(self._encode({"phase": phase, **msgspec.to_builtins(seconds)}) + b"\n")
+
+    def profile(self, phase: int, profile: PhaseProfile) -> None:
+        """Write what the requests of a phase say in sum."""
+        row = {"phase": phase, **_finite(msgspec.to_builtins(profile))}
+        with (self.path / "profiles.jsonl").open("ab") as out:
+            out.write(self._encode(row) + b"\n")
 
     def token_counts(
         self, phase: int, rows: Iterable[tuple[int, int, int, int, int | None]]
     ) -> None:
         """Write what the local tokenizer counted, which is known only after the phase."""
-        with (self.path / "token_counts.jsonl").open("ab") as out:
+        with self._written(), (self.path / "token_counts.jsonl").open("ab") as out:
             for agent, ordinal, turn, osl, first in rows:
                 row = {
                     "phase": phase,
@@ -327,16 +349,30 @@ class RunFolder:
 
     def save(self) -> None:
         """Write ``bundle.json``, whole or not at all."""
-        part = self.path / "bundle.json.part"
-        part.write_bytes(encode_bundle(self.bundle))
-        part.replace(self.path / "bundle.json")
+        with self._written():
+            with (self.path / "bundle.json.part").open("wb") as part:
+                part.write(encode_bundle(self.bundle))
+                part.flush()
+                os.fsync(part.fileno())  # before its name: a power cut leaves the old one or this
+            Path(part.name).replace(self.path / "bundle.json")
+
+    @contextlib.contextmanager
+    def _written(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as failed:
+            raise StorageError(
+                f"results cannot be written to {self.path}: {failed}; make room, and go on with "
+                f"--agentperf-resume={self.bundle.provenance.run}"
+            ) from failed
 
     def close(self) -> None:
         """Write the last bundle and close the request log."""
         if self._requests.closed:
             return
+        with contextlib.suppress(OSError):
+            self._requests.close()
         self.update(provenance=replace(self.bundle.provenance, ended_at=_now()))
-        self._requests.close()
 
 
 def encode_bundle(bundle: Bundle) -> bytes:

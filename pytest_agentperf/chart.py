@@ -1,78 +1,30 @@
-"""P25 speed and P95 TTFT over agents, with every tier's limit, as values that plotly draws."""
+"""P25 speed and P95 TTFT over agents: every phase, its interval, and every tier's limit."""
 
-import html
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pytest_agentperf import words
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.metrics import Distribution
-from pytest_agentperf.slo import HIGHER_IS_BETTER, SLOTier
+from pytest_agentperf.plots import Line, Mark, Plot, Scale, limits, nice_ticks, path, ticks
+from pytest_agentperf.slo import SLOTier
 
-__all__ = ["charts"]
+__all__ = ["charts", "limits_of", "mark_of"]
 
 _PANELS = (("output_speed_tok_per_s", "p25"), ("ttft_s", "p95"))
-
-# Green, red and amber that stand out on white and on near-black; symbols say the same.
-_MARKS = {
-    "pass": ("circle", "#2e9e5b"),
-    "some": ("diamond", "#3b82c4"),
-    "fail": ("x", "#d9484a"),
-    "invalid": ("triangle-up-open", "#b7791f"),
-}
-_GREY = "#7a7a7a"
-_GRID = "rgba(127,127,127,0.22)"
 _MOST_TICKS = 7
 
 
-def charts(
-    tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]
-) -> tuple[Mapping[str, Any], ...]:
-    """Return the figure of every panel as plotly's data and layout; none without a phase."""
+def charts(tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]) -> tuple[Plot, ...]:
+    """Return both pictures; none without a phase."""
     if not phases:
         return ()
     ordered = sorted(phases, key=lambda p: (p.agents, p.number))
     return tuple(_chart(*panel, tiers, ordered) for panel in _PANELS)
 
 
-def _chart(
-    metric: str, statistic: str, tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]
-) -> Mapping[str, Any]:
-    name = f"{metric}.{statistic}"
-    found: list[tuple[PhaseResult, Distribution | None]]
-    found = [(p, getattr(p.metrics, metric)) for p in phases]
-    points = [(p, None if d is None else d.statistic(statistic)) for p, d in found]
-    limits = _limits(name, tiers)
-    values = [v for _, v in points if v is not None and _plottable(v)]
-    span = (phases[0].agents / 1.15, phases[-1].agents * 1.15)
-    trusted = [(p, v) for p, v in points if not (p.invalid or p.short)]
-    short = [(p, v) for p, v in points if p.short and not p.invalid]
-    distrusted = [(p, v) for p, v in points if p.invalid]
-    heights = [v for v in (*values, *limits) if v > 0] or [1.0]
-    return {
-        "metric": name,
-        "title": f"{words.metric(name)} over agents, {words.unit(name)}",
-        "data": [
-            *(_limit_line(value, names, name, span) for value, names in limits.items()),
-            {**_trace(trusted, name), "name": "measured", "mode": "lines+markers"},
-            {**_trace(short, name), "name": "short", "mode": "markers"},
-            {**_trace(distrusted, name), "name": "invalid", "mode": "markers"},
-        ],
-        "layout": _layout(
-            _axis("agents", span, _agent_ticks(phases)),
-            _axis("", (min(heights) / 1.3, max(heights) * 1.3), _decimal_ticks(heights)),
-            [_edge(p, v, name) for p, v in points if v is not None and not _plottable(v)],
-        ),
-    }
-
-
-def _plottable(value: float) -> bool:
-    # Both axes are logarithmic: neither infinity nor zero has a place on them.
-    return math.isfinite(value) and value > 0
-
-
-def _limits(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
+def limits_of(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
+    """Return the limits on one statistic of one metric, and whose they are."""
     found: dict[float, list[str]] = {}
     for tier in tiers:
         for limit in tier.limits:
@@ -81,119 +33,121 @@ def _limits(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
     return found
 
 
-def _limit_line(
-    value: float, names: Sequence[str], metric: str, span: tuple[float, float]
-) -> dict[str, Any]:
-    falls = HIGHER_IS_BETTER[metric.partition(".")[0]]
-    label = html.escape(f"{', '.join(names)}: {words.short(value)} {words.unit(metric)}")
-    return {
-        "type": "scatter",
-        "name": f"limit {value!r}",
-        "x": list(span),
-        "y": [value, value],
-        "mode": "lines+text",
-        # The end of the line at which the curve is far away: speeds fall with agents, times rise.
-        "text": ["", label] if falls else [label, ""],
-        "textposition": "top left" if falls else "top right",
-        "textfont": {"size": 11},
-        "line": {"color": _GREY, "width": 1, "dash": "dot"},
-        "hoverinfo": "skip",
-    }
-
-
-def _trace(points: Sequence[tuple[PhaseResult, float | None]], metric: str) -> dict[str, Any]:
-    marks = [_MARKS[_mark(phase)] for phase, _ in points]
-    return {
-        "type": "scatter",
-        "x": [phase.agents for phase, _ in points],
-        "y": [v if v is not None and _plottable(v) else None for _, v in points],
-        "customdata": [phase.number for phase, _ in points],
-        "hovertext": [_hover(phase, value, metric) for phase, value in points],
-        "hoverinfo": "text",
-        "line": {"color": _GREY, "width": 1.5},
-        "marker": {
-            "symbol": [
-                f"{symbol}-open" if phase.short and not symbol.endswith("-open") else symbol
-                for (symbol, _), (phase, _) in zip(marks, points, strict=True)
-            ],
-            "color": [color for _, color in marks],
-            "opacity": 1,
-            "size": [12 if phase.invalid else 9 for phase, _ in points],
-        },
-    }
-
-
-def _mark(phase: PhaseResult) -> str:
+def mark_of(phase: PhaseResult) -> str:
+    """Return how a phase is marked: ``pass``, ``fail``, ``some`` (tiers only) or ``invalid``."""
     outcomes = {v.outcome for v in phase.verdicts}
     if phase.invalid or "invalid" in outcomes:
         return "invalid"
     return outcomes.pop() if len(outcomes) == 1 else "some"
 
 
-def _hover(phase: PhaseResult, value: float | None, metric: str) -> str:
-    values: Distribution | None = getattr(phase.metrics, metric.partition(".")[0])
-    count = values.n if values else 0
+def _chart(
+    metric: str, statistic: str, tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]
+) -> Plot:
+    name = f"{metric}.{statistic}"
+    named = limits_of(name, tiers)
+    found = [(p, _value(p, metric, statistic)) for p in phases]
+    points = [(p, v) for p, v in found if v is not None]
+    x = Scale(low=phases[0].agents / 1.15, high=phases[-1].agents * 1.15, log=True)
+    y = _height(name, [v for _, v in points], [*named], [p for p, _ in points])
+    trusted = [(p, v) for p, v in points if not (p.invalid or p.short)]
+    title, unit = words.metric(name), words.unit(name)
+    return Plot(
+        name=name,
+        title=f"{title}, {unit}",
+        told=_told(title, unit, trusted),
+        tall=True,
+        x_title="agents",
+        x_ticks=ticks(_agent_ticks(phases), x),
+        y_ticks=ticks(nice_ticks(y), y, down=True),
+        lines=(
+            Line(
+                name="measured",
+                style="quiet",
+                path=path(
+                    [p.agents for p, _ in trusted],
+                    [v if y.holds(v) else None for _, v in trusted],
+                    x,
+                    y,
+                ),
+            ),
+        ),
+        marks=tuple(_mark(p, v, name, x, y) for p, v in points),
+        limits=limits(named, unit, y, line=_ends(trusted or points, y)),
+    )
+
+
+def _value(phase: PhaseResult, metric: str, statistic: str) -> float | None:
+    values: Distribution | None = getattr(phase.metrics, metric)
+    return None if values is None else values.statistic(statistic)
+
+
+def _ends(points: Sequence[tuple[PhaseResult, float]], y: Scale) -> tuple[float, float]:
+    """Return how high the first and the last point lie, 0-1; the edges for what has no place."""
+    shares = [y.share(v) if y.holds(v) else float(v > 0) for _, v in points]
+    return (shares[0], shares[-1]) if shares else (0.0, 0.0)
+
+
+def _height(
+    name: str, values: Sequence[float], bounds: Sequence[float], phases: Sequence[PhaseResult]
+) -> Scale:
+    spans = [p.intervals[name] for p in phases if name in p.intervals]
+    ends = [end for span in spans for end in (span.low, span.high)]
+    # The axis is logarithmic: neither infinity nor zero has a place on it.
+    heights = [v for v in (*values, *bounds, *ends) if 0 < v < math.inf] or [1.0]
+    return Scale(low=min(heights) / 1.3, high=max(heights) * 1.3, log=True)
+
+
+def _mark(phase: PhaseResult, value: float, name: str, x: Scale, y: Scale) -> Mark:
+    at_edge = not y.holds(value)
+    interval = phase.intervals.get(name)
+    span = None
+    if interval is not None and not at_edge and interval.low > 0:
+        span = (y.down(min(interval.high, y.high)), y.down(interval.low))
+    return Mark(
+        x=x.across(phase.agents),
+        y=("0" if value > 0 else "100") if at_edge else y.down(value),
+        kind=mark_of(phase),
+        hollow=phase.short,
+        title=_title(phase, value, name),
+        data={
+            "phase": str(phase.number),
+            "agents": str(phase.agents),
+            "value": words.exact(value),
+            "outcome": mark_of(phase),
+        },
+        text=words.number(value) if at_edge else "",
+        span=span,
+    )
+
+
+def _title(phase: PhaseResult, value: float, name: str) -> str:
+    values: Distribution | None = getattr(phase.metrics, name.partition(".")[0])
+    unit, interval = words.unit(name), phase.intervals.get(name)
+    likely = ""
+    if interval is not None:
+        likely = f", 95 % within {words.number(interval.low)} to {words.number(interval.high)}"
+    count = f"n = {values.n if values else 0:,}"
     lines = (
         f"Phase {phase.number}, {phase.agents} agents{', short' if phase.short else ''}",
-        f"{words.metric(metric)} {words.number(value)} {words.unit(metric)} (n = {count:,})",
+        f"{words.metric(name)} {words.number(value)} {unit}{likely} ({count})",
         *(f"{v.tier}: {v.outcome}" for v in phase.verdicts),
     )
-    return "<br>".join(html.escape(line) for line in lines)
+    return "\n".join(lines)
 
 
-def _edge(phase: PhaseResult, value: float, metric: str) -> dict[str, Any]:
-    return {
-        "x": math.log10(phase.agents),
-        "y": int(value > 0),
-        "yref": "paper",
-        "yanchor": "top" if value > 0 else "bottom",
-        "text": words.number(value),
-        "hovertext": _hover(phase, value, metric),
-        "showarrow": False,
-        "font": {"size": 18, "color": _MARKS[_mark(phase)][1]},
-    }
+def _told(title: str, unit: str, points: Sequence[tuple[PhaseResult, float]]) -> str:
+    if not points:
+        return f"{title} over agents: no phase can be trusted"
+    (first, since), (last, to) = points[0], points[-1]
+    return (
+        f"{title} over agents: {words.number(since)} {unit} with {first.agents} agents, "
+        f"{words.number(to)} {unit} with {last.agents}; the table of phases has every value"
+    )
 
 
 def _agent_ticks(phases: Sequence[PhaseResult]) -> list[int]:
     agents = sorted({p.agents for p in phases})
     powers = [2**i for i in range(24) if agents[0] <= 2**i <= agents[-1]]
-    ticks = powers if len(powers) > 2 else agents  # noqa: PLR2004 too few to read an axis by
-    return ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
-
-
-def _decimal_ticks(values: Sequence[float]) -> list[float]:
-    low, high = min(values) / 1.3, max(values) * 1.3
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)]
-    inside = [t for t in ticks if low <= t <= high]
-    return inside[:: math.ceil(len(inside) / (2 * _MOST_TICKS))] if inside else []
-
-
-def _axis(title: str, span: tuple[float, float], ticks: Sequence[float]) -> dict[str, Any]:
-    return {
-        "type": "log",
-        "range": [math.log10(end) for end in span],
-        "title": {"text": title, "standoff": 8},
-        "tickvals": list(ticks),
-        "ticktext": [words.short(tick) for tick in ticks],
-        "gridcolor": _GRID,
-        "automargin": True,
-    }
-
-
-def _layout(
-    xaxis: Mapping[str, Any], yaxis: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "xaxis": xaxis,
-        "yaxis": yaxis,
-        "annotations": list(annotations),
-        "showlegend": False,
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left", "bgcolor": "#22262b", "font": {"color": "#fff"}},
-        "dragmode": False,
-        "margin": {"l": 48, "r": 8, "t": 12, "b": 44},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": _GREY},
-    }
+    values = powers if len(powers) > 2 else agents  # noqa: PLR2004 too few to read an axis by
+    return values[:: math.ceil(len(values) / _MOST_TICKS)]

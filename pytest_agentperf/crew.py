@@ -49,8 +49,8 @@ class Place:
     """Where a crew works: in a process of its own, or among others."""
 
     clock: Clock
-    connections: Callable[[Setup], Callable[[], Connection]]
-    """What makes the connections of agents, by the set-up."""
+    connections: Callable[[Setup], Callable[[int], Connection]]
+    """What makes the connections of agents, by the set-up and the number of the agent."""
     cpu_s: Callable[[], float]
     """CPU time that the place has used, in seconds; 0 where that is not measured."""
     equipped: Callable[[], None] = _nothing
@@ -219,6 +219,7 @@ def _workload(command: Setup, place: Place) -> Workload:
             request=command.request,
             max_tokens=command.max_tokens,
             output=command.output,
+            max_tokens_field=command.max_tokens_field,
         ),
         seed=command.seed,
         run=command.run,

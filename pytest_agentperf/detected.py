@@ -34,6 +34,7 @@ _OWNERS = {
 """``owned_by`` in the list of models, and the engine that writes it."""
 _SGLANG = {
     "version": "engine.version",
+    "context_length": "engine.max_model_len",
     "tp_size": "parallelism.tp",
     "pp_size": "parallelism.pp",
     "dp_size": "parallelism.dp",
@@ -90,6 +91,7 @@ def facts_of_models(body: Any, source: str) -> Iterator[Fact]:
     pairs = [
         ("engine.name", _OWNERS.get(str(told.get("owned_by")))),
         ("engine.max_model_len", told.get("max_model_len")),
+        ("engine.max_model_len", told.get("context_window")),
         ("engine.max_model_len", _mapping(told.get("meta")).get("n_ctx")),
         ("model.name", told.get("root") or told.get("path")),
     ]
@@ -114,10 +116,12 @@ def facts_of_props(body: Any, source: str) -> Iterator[Fact]:
     """Yield what llama.cpp tells of its build and model."""
     told = _mapping(body)
     if "build_info" in told:
+        slot = _mapping(told.get("default_generation_settings"))
         pairs = [
             ("engine.name", "llama.cpp"),
             ("engine.version", told["build_info"]),
             ("model.name", told.get("model_path")),
+            ("engine.max_model_len", slot.get("n_ctx")),
         ]
         yield from _facts(pairs, source)
 

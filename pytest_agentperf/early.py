@@ -162,7 +162,7 @@ def verdicts_by(
 
 
 def _verdict(early: EarlyVerdict, tier: SLOTier, metrics: Metrics) -> Verdict:
-    verdict = judge(tier, metrics)
+    verdict = judge(tier, metrics, aims=True)
     if early.outcome == "fail":
         missed = {j.limit: j for j in early.judgements if j.outcome == "fail"}
         findings = tuple(

@@ -1,12 +1,12 @@
 """The end of a session in pytest's terms: which tests have no answer, exit codes, properties."""
 
+import contextlib
 from typing import Any
 
 import pytest
 from _pytest.junitxml import xml_key
 
-from pytest_agentperf.bench import HoursOverError, InvalidPhaseError
-from pytest_agentperf.errors import LoadError
+from pytest_agentperf.errors import EndpointError, InvalidPhaseError, StorageError
 from pytest_agentperf.gate import end, tell
 from pytest_agentperf.gate_text import properties
 from pytest_agentperf.report import render_page
@@ -34,12 +34,16 @@ def note_failure(item: pytest.Item, raised: BaseException, *, measures: bool) ->
         own.invalid += raised.reasons
     if not measures:
         own.others_failed = True
-    elif isinstance(raised, InvalidPhaseError | HoursOverError | LoadError) or text.startswith(
+    elif isinstance(raised, EndpointError):
+        own.down = str(raised)
+    elif isinstance(raised, pytest.exit.Exception):
+        pass  # who ends the session says why
+    elif isinstance(raised, AssertionError | pytest.fail.Exception) and not text.startswith(
         _NO_ANSWER
     ):
-        own.unmeasured.append(f"{item.name}: {text}")
-    elif not isinstance(raised, pytest.exit.Exception):
         own.missed.append(_said(item, raised))
+    else:  # whatever else was raised says nothing of the server
+        own.unmeasured.append(f"{item.name}: {text or type(raised).__name__}")
 
 
 def _said(item: pytest.Item, raised: BaseException) -> str:
@@ -56,9 +60,10 @@ def finish(session: pytest.Session, own: Session) -> None:
         if own.bench is not None and own.bench.revised and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             own.missed += own.bench.revised
-        own.folder.close()
-        page = render_page(own.folder.bundle)
-        (own.folder.path / "report.html").write_text(page, encoding="utf-8")
+        with contextlib.suppress(OSError, StorageError):  # the session has said so already
+            own.folder.close()
+            page = render_page(own.folder.bundle, own.folder.path)
+            (own.folder.path / "report.html").write_text(page, encoding="utf-8")
     if own.down is None and session.exitstatus not in _OVERRULED:
         return
     own.outcome, own.comparison = end(

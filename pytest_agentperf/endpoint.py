@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, redact
+from pytest_agentperf.api_key import API_KEY_VARIABLE, auth_headers, check_transport, redact
 from pytest_agentperf.errors import ConfigError, EndpointError
+from pytest_agentperf.foreign import one_line
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
-from pytest_agentperf.records import RawAnswer
-from pytest_agentperf.server_facts import ask_facts
+from pytest_agentperf.records import MOST_ANSWER_BYTES, RawAnswer
+from pytest_agentperf.server_facts import ask_server
 from pytest_agentperf.wire import Body, joined
 
 __all__ = ["HttpConnection", "connect"]
@@ -39,12 +40,14 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
     """
     del models
     base = _base_url(url)
+    check_transport(base)
     try:
         answer = httpx.get(
             f"{base}/models",
             headers=auth_headers(),
             timeout=_PROBE_S,
             trust_env=False,
+            verify=ssl.create_default_context(),  # as the load does: with SSL_CERT_FILE
         )
     except httpx.HTTPError as failed:
         raise EndpointError(
@@ -54,15 +57,17 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
     if answer.status_code in _UNAUTHORISED:
         raise EndpointError(
             f"endpoint {base} refuses us with HTTP {answer.status_code}; "
-            f"set {API_KEY_VARIABLE} in the environment"
+            f"set {API_KEY_VARIABLE} in the environment, or give --agentperf-api-key-file"
         )
     gauges = open_gauges(base, auth_headers())
+    told = ask_server(base, auth_headers())
     return EndpointInfo(
         url=base,
         models=_model_ids(answer),
-        server=answer.headers.get("server", ""),
+        server=redact(one_line(answer.headers.get("server", ""))),
         gauges=gauges,
-        facts=ask_facts(base, auth_headers()),
+        facts=told.facts,
+        settings=told.settings,
         close=gauges.close if gauges else lambda: None,
     )
 
@@ -91,8 +96,8 @@ def _model_ids(answer: httpx.Response) -> tuple[str, ...]:
         return ()
     try:
         body: Any = answer.json()
-        return tuple(str(entry["id"]) for entry in body["data"])
-    except (ValueError, KeyError, TypeError):
+        return tuple(redact(one_line(str(entry["id"]))) for entry in body["data"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -110,7 +115,7 @@ class HttpConnection:
         self._url = f"{info.url}/chat/completions"
         self._osl_header = info.osl_header
         self._timeout_s = timeout_s
-        self._client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(  # nosec B113 # chat() has the limit
             verify=tls,
             trust_env=False,
             follow_redirects=False,
@@ -169,9 +174,13 @@ class HttpConnection:
         response = await self._client.send(request, stream=True)
         try:
             into.status = response.status_code
-            keep = into.reads.append
+            keep, left = into.reads.append, MOST_ANSWER_BYTES
             async for data in response.aiter_raw():
                 keep((stamp(), data))
+                left -= len(data)
+                if left < 0:
+                    said = f"an answer of more than {MOST_ANSWER_BYTES >> 20} MB, given up"
+                    raise httpx.RemoteProtocolError(said)
         finally:
             await response.aclose()
             # It and its stream hold each other, and both the body and the answer; nothing would

@@ -3,14 +3,17 @@
     AgentPerfError
     ├── ConfigError      an option, a tier file, a dataset or system.yaml is wrong: nothing was sent
     ├── EndpointError    the endpoint cannot be reached or cannot do what a run needs
-    └── LoadError        our own load generator broke: the phase says nothing about the server
-        └── HostLostError    a machine of a cluster is gone: that phase is invalid, the run goes on
+    ├── LoadError        our own load generator broke: the phase says nothing about the server
+    │   └── HostLostError    a machine of a cluster is gone: that phase is invalid, the run goes on
+    ├── StorageError     results cannot be written any more: what was measured before is on disk
+    ├── InvalidPhaseError  a phase that a test asked for by name cannot be trusted
+    └── HoursOverError     it may not begin any more
 
 A failed request is data and never an exception. A message has three parts: what is wrong, the
 value that was seen, and what to do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 __all__ = [
@@ -18,7 +21,10 @@ __all__ = [
     "ConfigError",
     "EndpointError",
     "HostLostError",
+    "HoursOverError",
+    "InvalidPhaseError",
     "LoadError",
+    "StorageError",
     "did_you_mean",
 ]
 
@@ -41,6 +47,22 @@ class LoadError(AgentPerfError):
 
 class HostLostError(LoadError):
     """A machine that ran load is gone: the phase is void, and what is left can measure the next."""
+
+
+class StorageError(AgentPerfError):
+    """Results cannot be written any more: the user makes room, and goes on with the run."""
+
+
+class InvalidPhaseError(AgentPerfError):
+    """A phase that was asked for by name cannot be trusted."""
+
+    def __init__(self, number: int, reasons: Sequence[str]) -> None:
+        super().__init__(f"phase {number}: {'; '.join(reasons)}")
+        self.reasons = reasons
+
+
+class HoursOverError(AgentPerfError):
+    """A phase that was asked for by name may not begin any more."""
 
 
 def did_you_mean(seen: str, known: Iterable[str]) -> str:

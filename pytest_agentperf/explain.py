@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pytest_agentperf import words
 from pytest_agentperf.bundle import ClientCheck, PhaseResult
+from pytest_agentperf.foreign import plain
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.slo import Finding, SLOTier, judge
@@ -82,7 +83,7 @@ def explain_capacity(
         )
     if capacity.phases_used:
         lines.append(f"needed {capacity.phases_used} phases, {words.span(capacity.measured_s)}")
-    return "\n".join(map(words.printable, lines))  # reasons may hold a server's own words
+    return plain("\n".join(lines))
 
 
 def _interval(capacity: Capacity) -> list[str]:

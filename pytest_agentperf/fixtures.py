@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import pytest
 import pytest_asyncio
 
-from pytest_agentperf.errors import ConfigError, EndpointError, LoadError
+from pytest_agentperf.errors import ConfigError, EndpointError, LoadError, StorageError
+from pytest_agentperf.foreign import plain
 from pytest_agentperf.session import SESSION, USAGE, XDIST, Session, read_text
 from pytest_agentperf.settings import Settings
+from pytest_agentperf.signals import sigterm_as_ctrl_c
 
 __all__ = [
     "agentperf",
@@ -37,17 +39,14 @@ def _ends_session(session: Session | None = None) -> Generator[None]:
     """End the session at once, with one line, when the user has to act."""
     try:
         yield
-    except (ConfigError, EndpointError, LoadError) as wrong:
+    except (ConfigError, EndpointError, LoadError, StorageError) as wrong:
         if session is not None and isinstance(wrong, EndpointError):
             session.down = str(wrong)
         _leave(str(wrong))
 
 
 def _leave(message: str) -> NoReturn:
-    from pytest_agentperf.words import printable  # noqa: PLC0415 only where a session ends
-
-    # A server's own words may be in it.
-    pytest.exit("\n".join(map(printable, message.splitlines())), returncode=USAGE)
+    pytest.exit(plain(message), returncode=USAGE)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +82,7 @@ def agentperf_system(agentperf_settings: Settings) -> Any:
 @pytest.fixture(scope="session")
 def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
     """What runs load on other machines, or ``None``; override it to yield a `Pool`."""
-    from pytest_agentperf.api_key import API_KEY_VARIABLE  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.api_key import api_key  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.hosts import HostPool  # noqa: PLC0415 the same
     from pytest_agentperf.places import parse_places  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import open_cluster  # noqa: PLC0415 the same
@@ -94,7 +93,7 @@ def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
         yield None
         return
     asked = parse_places(str(agentperf_settings.workers)).workers
-    yield HostPool(cluster, asked=asked, key=os.environ.get(API_KEY_VARIABLE, ""))
+    yield HostPool(cluster, asked=asked, key=api_key())
     cluster.disconnect()
 
 
@@ -104,12 +103,14 @@ def agentperf_endpoint(
 ) -> Iterator[Any]:
     """Where load goes, probed once; override it to yield an `EndpointInfo` of your own."""
     del agentperf_dataset  # a wrong dataset is told before a server is started or asked
+    from pytest_agentperf.api_key import use_key  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.preflight import connect_checked  # noqa: PLC0415 the same
 
     if agentperf_settings.plan:
         _leave("--agentperf-plan sends nothing, and a fixture of this project needs the endpoint")
     session = pytestconfig.stash[SESSION]
     models = session.models
+    use_key(agentperf_settings.api_key_file, insecure=agentperf_settings.insecure_key)
     with _ends_session(session):
         info = connect_checked(agentperf_settings.endpoint or "", tuple(models.specs))
     yield info
@@ -137,7 +138,7 @@ def agentperf_endpoint_b(
 @pytest.fixture(scope="session")
 def agentperf_meters(agentperf_settings: Settings, agentperf_endpoint: Any) -> Iterator[Any]:
     """The power meters, none where there are none; override it to yield `Meter` of your own."""
-    from pytest_agentperf.preflight import close_meters, open_meters  # noqa: PLC0415 the same
+    from pytest_agentperf.instruments import close_meters, open_meters  # noqa: PLC0415 the same
 
     with _ends_session():
         meters, close = open_meters(agentperf_settings, agentperf_endpoint)
@@ -158,14 +159,14 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
 ) -> AsyncIterator[Any]:
     """The bench: ``await agentperf.measure(agents=8)``."""
     from pytest_agentperf.ab import other_side  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.asking import observe_models  # noqa: PLC0415 the same
     from pytest_agentperf.bench import Inputs  # noqa: PLC0415 the same
     from pytest_agentperf.events import Event  # noqa: PLC0415 the same
     from pytest_agentperf.explain import client_said  # noqa: PLC0415 the same
+    from pytest_agentperf.instruments import named_gauges  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
-        check_chat,
         check_client,
         check_place,
-        named_gauges,
         open_folder,
         with_facts,
     )
@@ -178,20 +179,33 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
         system=agentperf_system or agentperf_endpoint.system,
         hosts=agentperf_hosts,
     )
+    tell = _live(pytestconfig, agentperf_settings)
     async with AsyncExitStack() as open_:
+        open_.enter_context(sigterm_as_ctrl_c())
         with _ends_session(session):
             check_place(agentperf_endpoint, agentperf_settings)
             earlier = _earlier(agentperf_settings, session.models, inputs)
-            for spec in session.models.specs.values():
-                await check_chat(agentperf_endpoint, spec, agentperf_settings)
+            observed = await observe_models(
+                agentperf_endpoint,
+                session.models.specs,
+                agentperf_settings,
+                agentperf_dataset,
+                tell=_line_teller(tell, agentperf_endpoint),
+            )
             # Some series stand on a page only when a first request has been answered.
-            endpoint = open_.enter_context(named_gauges(agentperf_endpoint, agentperf_settings))
+            endpoint = open_.enter_context(named_gauges(observed, agentperf_settings))
             inputs = with_facts(replace(inputs, endpoint=endpoint))
             _accept_baseline(session, agentperf_settings, inputs)
             other = None
             if agentperf_endpoint_b is not None:
                 other = await open_.enter_async_context(
-                    other_side(agentperf_endpoint_b, inputs, session.models, agentperf_settings)
+                    other_side(
+                        agentperf_endpoint_b,
+                        inputs,
+                        session.models,
+                        agentperf_settings,
+                        tell=_line_teller(tell, agentperf_endpoint_b),
+                    )
                 )
             client = await asyncio.to_thread(check_client, endpoint, agentperf_settings)
             session.folder = open_folder(
@@ -200,7 +214,6 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
             )
-        tell = _live(pytestconfig, agentperf_settings)
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
         for line in inputs.contradictions:
@@ -213,7 +226,8 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
             yield bench
         finally:
             tell.close()
-        await bench.close()
+        with _ends_session():
+            await bench.close()
 
 
 def _bench(session: Session, settings: Settings, inputs: Any, other: Any, on_event: Any) -> Any:
@@ -320,3 +334,14 @@ class _Unheard:
 
     def close(self) -> None:
         pass
+
+
+def _line_teller(tell: Any, endpoint: Any) -> Any:
+    """Return what tells a preflight's lines; of an endpoint of ours, what is not as usual."""
+    from pytest_agentperf.events import Event  # noqa: PLC0415 only when a test measures
+
+    def write(model: str, line: Any) -> None:
+        if endpoint.in_process is None or line.state == "missing":
+            tell(Event(kind="note", model=model, phase=0, agents=0, text=str(line)))
+
+    return write

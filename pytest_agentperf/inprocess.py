@@ -3,7 +3,6 @@
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from pytest_agentperf.crew import Crew, Place
 from pytest_agentperf.errors import LoadError
@@ -35,8 +34,8 @@ class InProcessPool:
     """
 
     def __init__(self, endpoint: InProcess) -> None:
-        def connections(setup: Setup) -> Callable[[], Connection]:
-            return partial(endpoint.connect, timeout_s=setup.timeout_s)
+        def connections(setup: Setup) -> Callable[[int], Connection]:
+            return lambda _agent: endpoint.connect(timeout_s=setup.timeout_s)
 
         self._place = Place(
             clock=endpoint.clock,

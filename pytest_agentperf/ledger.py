@@ -20,17 +20,20 @@ from pytest_agentperf.forecast import (
     planned_duration,
 )
 from pytest_agentperf.judged import facts_of
+from pytest_agentperf.labels import Labels, labels
 from pytest_agentperf.modes import Search
 from pytest_agentperf.normalize import Capacity
+from pytest_agentperf.orders import Setup
 from pytest_agentperf.plan import Plan, make_plan
 from pytest_agentperf.procedure import Procedure, full_phase, short_phase
+from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.search import Wanted
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import WITHHELD, Dataset
 
-__all__ = ["Ledger", "make_ledger", "max_tokens", "shown"]
+__all__ = ["Ledger", "make_ledger", "max_tokens", "setup_of", "shown"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Ledger:
     forecast: Forecast
     planned: Duration
     """What tells a phase's length before any was measured."""
+    labels: Labels = field(default_factory=Labels)
+    """What the requests of the plan are about."""
     verify: Mapping[str, int] = field(default_factory=dict[str, int])
     """By tier: the number of agents that alone is asked about, instead of a search."""
     phases: list[PhaseResult] = field(default_factory=list[PhaseResult])
@@ -239,7 +244,38 @@ def make_ledger(
             settings,
         ),
         planned=planned,
+        labels=Labels() if dataset.private else labels(plan.trajectories),
         verify=verify,
+    )
+
+
+def setup_of(ledger: Ledger, endpoint: EndpointInfo, *, trajectories: str, run: str) -> Setup:
+    """Return what those who run a model's load are set up with.
+
+    Args:
+        ledger: of the model.
+        endpoint: where load goes, and how it speaks.
+        trajectories: path of what is replayed.
+        run: tells this run's prompts and agents from those of every other run.
+    """
+    settings, spec = ledger.settings, ledger.spec
+    return Setup(
+        trajectories=trajectories,
+        url=endpoint.url,
+        headers=dict(endpoint.headers),
+        osl_header=endpoint.osl_header,
+        model=spec.model,
+        request=dict(spec.request),
+        max_tokens=max_tokens(spec, settings),
+        max_tokens_field=endpoint.dialect(spec.model).max_tokens_field,
+        output=settings.output,
+        salt=settings.salt,
+        seed=settings.seed,
+        run=run,
+        timeout_s=settings.request_timeout_s,
+        client=settings.client,
+        tokenizer=settings.tokenizer,
+        affinity_header=settings.affinity_header,
     )
 
 

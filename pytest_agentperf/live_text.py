@@ -14,6 +14,7 @@ from pytest_agentperf import words
 from pytest_agentperf.events import Event, Progress, Standing, TierStanding
 from pytest_agentperf.evidence import Interval
 from pytest_agentperf.forecast import hours_left_text
+from pytest_agentperf.foreign import printable
 from pytest_agentperf.slo import Limit, SLOTier
 from pytest_agentperf.steady import Reached
 
@@ -52,14 +53,14 @@ class Line:
 def head(event: Event) -> str:
     """Return what an event is about."""
     phase = f" phase {event.phase} · {event.agents} agents" if event.phase else ""
-    return f"[{words.printable(event.model)}{phase}]"
+    return f"[{printable(event.model)}{phase}]"
 
 
 def line(event: Event, standing: Standing | None) -> str:
     """Return everything on one line, to be read alone in a log."""
     progress = event.progress
     if progress is None:
-        return f"{head(event)} {words.printable(event.text)}"
+        return f"{head(event)} {printable(event.text)}"
     parts = (
         _time(progress),
         progress.waits_for or progress.stage,
@@ -77,7 +78,7 @@ def panel(event: Event, standing: Standing | None, width: int) -> Sequence[Line]
     progress = event.progress
     if progress is None:
         return ()
-    name = f"{words.printable(event.model)} · phase {event.phase} · {event.agents} agents"
+    name = f"{printable(event.model)} · phase {event.phase} · {event.agents} agents"
     rows: list[list[tuple[str, Mood]]] = [
         [(name, "strong"), (progress.stage, "plain"), (_time(progress), "plain")],
         [(progress.waits_for, "doubtful")],
@@ -183,7 +184,7 @@ def _health(progress: Progress) -> Iterator[tuple[str, Mood]]:
     failed = f"{progress.failed:,} of {progress.ended:,} failed"
     yield failed, "bad" if progress.failed else "plain"
     if progress.failed:
-        last = words.printable(progress.last_error)
+        last = printable(progress.last_error)
         yield f"last: {last if len(last) <= _ERROR else last[:_ERROR] + '…'}", "bad"
     if progress.power_w is not None:
         yield f"power {words.watts(progress.power_w)}", "plain"

@@ -29,8 +29,8 @@ class Workload:
     run: str
     salt: str
     clock: Clock
-    connect: Callable[[], Connection]
-    """Makes the connection of one agent."""
+    connect: Callable[[int], Connection]
+    """Makes the connection of one agent, by its number."""
 
     def position(self, start: Start, agent: int) -> Position | None:
         """Return where an agent begins; ``None``: with its first assigned trajectory."""
@@ -58,7 +58,7 @@ class Load:
         self._priming: dict[int, RawAnswer] = {}
         self._lag_s = array("d")
         self._clock = workload.clock
-        self._connections = [workload.connect() for _ in agents]
+        self._connections = [workload.connect(number) for number in agents]
         self._agents = [
             Agent(
                 number=number,

@@ -1,6 +1,7 @@
 """Every formula once: TTFT, output speed, throughput, percentiles (METHODOLOGY, section 3)."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ __all__ = [
 _WHOLE = 0.9
 """Prefix caches work in blocks, and the last token is computed anew."""
 _QUANTILES = {"p05": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99}
+_MOST_REASONS = 50
 STATISTICS = ("mean", *_QUANTILES)
 """Names that a limit may ask of a distribution."""
 
@@ -277,11 +279,13 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _count(reasons: Iterable[str | None]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for reason in reasons:
-        counts[str(reason)] = counts.get(str(reason), 0) + 1
-    return counts
+def _count(reasons: Iterable[str]) -> dict[str, int]:
+    """Count reasons; where servers put a number of its own into each, those of the rest in sum."""
+    counts = Counter(reasons)
+    if len(counts) <= _MOST_REASONS:
+        return dict(counts)
+    kept = dict(counts.most_common(_MOST_REASONS))
+    return kept | {"other reasons": counts.total() - sum(kept.values())}
 
 
 def _hides_reasoning(turn: TurnRecord) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_agentperf import __version__
+from pytest_agentperf.asking import observe_models
 from pytest_agentperf.baseline import carried_agents, read_baseline
 from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
@@ -22,13 +23,10 @@ from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed
 from pytest_agentperf.importers import load_dataset
+from pytest_agentperf.instruments import close_meters, named_gauges, open_meters
 from pytest_agentperf.preflight import (
-    check_chat,
     check_models,
-    close_meters,
     connect,
-    named_gauges,
-    open_meters,
     with_facts,
 )
 from pytest_agentperf.settings import Settings
@@ -151,9 +149,8 @@ async def _measure_once(
         check_models(info, tuple(specs))
         meters, ours = open_meters(settings, info)
         open_.callback(close_meters, ours)
-        for spec in specs.values():
-            await check_chat(info, spec, settings)
-        endpoint = open_.enter_context(named_gauges(info, settings))
+        observed = await observe_models(info, specs, settings, dataset, tell=_unheard)
+        endpoint = open_.enter_context(named_gauges(observed, settings))
         system = baseline.system or info.system
         inputs = Inputs(endpoint=endpoint, dataset=dataset, meters=meters, system=system)
         models = Models(specs=specs, published={})
@@ -168,6 +165,10 @@ def _notes(tell: Callable[[str], None]) -> Callable[[Event], None]:
             tell(f"{event.model}, {event.agents} agents: {event.text}")
 
     return heard
+
+
+def _unheard(_model: str, _line: object) -> None:
+    pass
 
 
 def _say(text: str) -> None:

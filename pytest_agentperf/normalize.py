@@ -5,7 +5,18 @@ from dataclasses import dataclass
 
 from pytest_agentperf.system import System
 
-__all__ = ["Capacity", "Normalized", "joules_per_token", "normalize"]
+__all__ = ["PER", "Capacity", "Normalized", "joules_per_token", "normalize"]
+
+PER: Mapping[str, str] = {
+    "per_accelerator": "accelerator",
+    "per_system": "system",
+    "per_megawatt": "MW, measured",
+    "per_megawatt_wall": "MW, wall",
+    "per_kw_tdp": "kW TDP",
+    "per_usd_per_hour": "$/hour",
+    "per_rack": "rack",
+}
+"""What a quantity is divided by, by field of `Normalized`."""
 
 _METERED = ("per_megawatt", "per_megawatt_wall")
 _NO_ANSWER = "no answer to divide"

@@ -38,6 +38,7 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     model: str
     request: dict[str, Any]
     max_tokens: int
+    max_tokens_field: str = "max_tokens"
     output: str
     salt: str
     seed: int
@@ -47,6 +48,8 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     """``engine`` or ``httpx``; see `pytest_agentperf.clients`."""
     tokenizer: str | None
     """Folder of the model's tokenizer; answers are counted after the phase."""
+    affinity_header: str | None = None
+    """Request header that names the agent, for a router to keep it at one replica."""
 
 
 class Prepare(msgspec.Struct, tag=True, kw_only=True):

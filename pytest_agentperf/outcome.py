@@ -7,6 +7,7 @@ from typing import Literal
 from pytest_agentperf import words
 from pytest_agentperf.change import CAPACITY, REUSE
 from pytest_agentperf.compare import Comparison, Row
+from pytest_agentperf.foreign import plain
 
 __all__ = [
     "INVALID",
@@ -157,6 +158,4 @@ def _percent(ratio: float) -> str:
 
 
 def _outcome(cause: Cause, code: int, said: str) -> Outcome:
-    return Outcome(
-        cause=cause, code=code, line=f"{cause.upper()}: {words.printable(' '.join(said.split()))}"
-    )
+    return Outcome(cause=cause, code=code, line=f"{cause.upper()}: {plain(' '.join(said.split()))}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pytest_agentperf import words
 from pytest_agentperf.forecast import Case, Replays, Span, paces
+from pytest_agentperf.foreign import printable
 from pytest_agentperf.judged import judge_phase
 from pytest_agentperf.ledger import Ledger
 from pytest_agentperf.plan import mean_isl_tokens
@@ -67,9 +68,9 @@ def outlook(ledger: Ledger, width: int) -> str:
     """Return in words and tables what a model's tiers would ask for."""
     spec = ledger.spec
     lines = [
-        f"{words.printable(spec.model)}, mode {ledger.settings.mode}",
+        f"{printable(spec.model)}, mode {ledger.settings.mode}",
         *(f"{t.name}: {', '.join(words.bound(limit) for limit in t.limits)}" for t in spec.tiers),
-        f"dataset {words.printable(ledger.dataset.name)}: {_size(ledger)}",
+        f"dataset {printable(ledger.dataset.name)}: {_size(ledger)}",
         *ledger.notes(),
         "",
         *_cases(ledger, width),

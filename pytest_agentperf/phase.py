@@ -110,6 +110,7 @@ class PhaseRun:
         self._stopped: list[Stopped] = []
         self._drained = 0
         self._closed_ns: int | None = None
+        self._gone = False
         self._live = Live(procedure, tell=tell.watch, power_w=self._metering.power_w)
         self._opened: list[Opened] = []
         self._looked_ns: int | None = None
@@ -203,6 +204,7 @@ class PhaseRun:
             failed_out=end.failed_out,
             cut=0 if end.early else sum(s.open_members for s in self._stopped),
             broken=end.broken,
+            endpoint_gone=self._gone,
         )
 
     def _metered(self) -> tuple[Metered, ...]:
@@ -359,12 +361,11 @@ class PhaseRun:
         return closed_ns is None or turn.sent_ns < closed_ns
 
     def _broken(self, state: PhaseState) -> str | None:
-        if state.failed_in_a_row < state.hopeless_run:
+        said = state.stopped_answering
+        if said is None:
             return None
-        return (
-            f"the endpoint stopped answering: {state.failed_in_a_row} requests in a row failed, "
-            f"the last with {state.last_error!r}"
-        )
+        self._gone = True
+        return f"the endpoint stopped answering: {said}, the last with {state.last_error!r}"
 
     def _failed_out(self, state: PhaseState, now_ns: int, *, overdue: bool) -> bool:
         """Tell whether failures alone decide: trajectories that fail never meet the floors.

@@ -1,6 +1,7 @@
 """Which agent sends what, when: cut to the context, tool times, assignments, salts. All seeded."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,11 @@ from pytest_agentperf.trajectory import Dataset, Message, Trajectory, Turn, prom
 __all__ = [
     "MOST_SALTED",
     "Assignment",
+    "Demands",
     "Plan",
     "Position",
     "balanced_start",
+    "demands",
     "make_plan",
     "mean_isl_tokens",
     "salt",
@@ -96,6 +99,42 @@ def make_plan(
         estimated_isl=estimated,
         sampled_tools=sampled,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What the requests of a plan ask of a server."""
+
+    longest_prompt_tokens: int
+    """Its salt included."""
+    tools: bool
+    """Some bring tools."""
+    reasoning: bool
+    """Some send recorded reasoning back."""
+
+
+def demands(
+    dataset: Dataset, *, context_tokens: int, max_tokens: int, salted: bool = False
+) -> Demands:
+    """Return what the requests of `make_plan`'s plan ask of a server.
+
+    Args:
+        dataset: what is replayed.
+        context_tokens: of the model, to which trajectories are cut.
+        max_tokens: cap of one answer.
+        salted: prompts get a salt.
+    """
+    salt_tokens = _SALT_TOKENS if salted else 0
+    limit = context_tokens - max_tokens - salt_tokens
+    longest = 0
+    tools = reasoning = False
+    for trajectory in dataset.trajectories:
+        fits = list(itertools.takewhile(lambda isl: isl <= limit, _isl_tokens(trajectory)[0]))
+        turns = trajectory.turns[: len(fits)]
+        longest = max(longest, *fits, 0)
+        tools = tools or any(bool(trajectory.tools or turn.tools) for turn in turns)
+        reasoning = reasoning or any(m.reasoning for turn in turns for m in turn.appended)
+    return Demands(longest_prompt_tokens=longest + salt_tokens, tools=tools, reasoning=reasoning)
 
 
 def _isl_tokens(trajectory: Trajectory) -> tuple[list[int], int]:

@@ -290,4 +290,4 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
         return
     from pytest_agentperf.report import render_first  # noqa: PLC0415 only when a test measured
 
-    prefix.append(render_first(own.folder.bundle))
+    prefix.append(render_first(own.folder.bundle, own.folder.path))

@@ -10,11 +10,21 @@ from numpy.typing import NDArray
 
 from pytest_agentperf.records import ClockOffset, Metered, Role, Sample, Window
 
-__all__ = ["LEAST_COVERAGE", "MeterPower", "Power", "measure_meters", "measure_power", "role_power"]
+__all__ = [
+    "LEAST_COVERAGE",
+    "LONGEST_GAP",
+    "MeterPower",
+    "Power",
+    "measure_meters",
+    "measure_power",
+    "moved_readings",
+    "role_power",
+    "used_readings",
+]
 
 LEAST_COVERAGE = 0.95
 """Of the window; with less there is no figure."""
-_LONGEST_GAP = 10
+LONGEST_GAP = 10
 """A pause of more than so many usual steps between two power samples is not covered by them."""
 _BESIDE = 0.05
 """A counter's long pause over an edge is covered where at most this share lies outside."""
@@ -162,6 +172,11 @@ _Read = Mapping[tuple[str, str], Sequence[Sample]]
 """Readings in order of time, by device and unit."""
 
 
+def used_readings(samples: Iterable[Sample]) -> _Read:
+    """Return each device's readings in order of time: its counter's where it has one."""
+    return _used(_by_series(samples))
+
+
 def _by_series(samples: Iterable[Sample]) -> _Read:
     by_series: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -221,7 +236,7 @@ def _uncovered(used: _Read, worst: str, coverage: float, window: Window) -> str 
     return said
 
 
-def _moved(rows: Sequence[Sample]) -> Sequence[Sample]:
+def moved_readings(rows: Sequence[Sample]) -> Sequence[Sample]:
     """Return the readings at which a counter had moved: in between it is only read again.
 
     A page that is written every 30 s and read every second would put each step up to 30 s late.
@@ -243,7 +258,7 @@ def _spans(unit: str, rows: Sequence[Sample], window: Window) -> tuple[_Floats, 
     """Return beginnings and ends, seconds in the window, of the spans that readings tell about."""
     at_s = np.array([r.at_ns - window.start_ns for r in rows]) / 1e9
     steps = np.diff(at_s)
-    known = steps <= (np.median(steps) * _LONGEST_GAP if steps.size else np.inf)
+    known = steps <= (np.median(steps) * LONGEST_GAP if steps.size else np.inf)
     if unit == "J":  # it goes on counting while nobody reads it: only over an edge is it a guess
         before, after = -at_s[:-1], at_s[1:] - window.length_s
         outside = np.maximum(before, after)
@@ -255,12 +270,12 @@ def _spans(unit: str, rows: Sequence[Sample], window: Window) -> tuple[_Floats, 
 def _coverage(unit: str, rows: Sequence[Sample], window: Window) -> float:
     if window.length_s <= 0:
         return 0.0
-    begins, ends = _spans(unit, _moved(rows) if unit == "J" else rows, window)
+    begins, ends = _spans(unit, moved_readings(rows) if unit == "J" else rows, window)
     return float((ends - begins).sum()) / window.length_s
 
 
 def _energy_j(unit: str, rows: Sequence[Sample], window: Window) -> float:
-    rows = _moved(rows) if unit == "J" else rows
+    rows = moved_readings(rows) if unit == "J" else rows
     at_s = np.array([r.at_ns - window.start_ns for r in rows]) / 1e9
     values = np.array([r.value for r in rows])
     if unit == "J":

@@ -7,7 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.detected import Fact
+from pytest_agentperf.dialect import Dialect
 from pytest_agentperf.errors import ConfigError, did_you_mean
+from pytest_agentperf.observed import Observed
 from pytest_agentperf.records import ClockOffset, RawAnswer, Role, Sample
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import Dataset
@@ -47,6 +49,10 @@ class EndpointInfo:
     """What stands behind it, where the endpoint itself knows."""
     facts: tuple[Fact, ...] = ()
     """What the server says of the system that it runs on."""
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it says of its own settings, by its own names."""
+    observed: tuple[Observed, ...] = ()
+    """What a preflight saw of each model."""
     meter: "Meter | None" = None
     """The endpoint's own meter, which ends with it."""
     gauges: "Gauges | None" = None
@@ -56,6 +62,10 @@ class EndpointInfo:
     machine was too slow for; ``None`` where that cannot be, or is not told."""
     close: Callable[[], None] = lambda: None
     """Stops what ``connect`` started; does nothing for an endpoint of somebody else."""
+
+    def dialect(self, model: str) -> Dialect:
+        """Return how a model's answers are spoken; the usual way where nobody asked."""
+        return next((o.dialect for o in self.observed if o.model == model), Dialect())
 
 
 class Connection(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 __all__ = [
+    "MOST_ANSWER_BYTES",
     "ClientHealth",
     "ClockOffset",
     "HostHealth",
@@ -25,6 +26,9 @@ __all__ = [
     "Window",
 ]
 
+
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
+"""A longer body is given up: 16,384 tokens in events of 300 bytes are 5 MB."""
 
 Role = Literal["accelerator", "chassis", "cpu"]
 """What a meter reads: accelerators alone, whole machines at the wall, or processors. Each of these
@@ -279,3 +283,5 @@ class Measurement:
     """Members still unanswered when the phase was stopped; 0 unless it was broken off."""
     broken: str | None = None
     """Why the phase was broken off before its floors, when it was."""
+    endpoint_gone: bool = False
+    """It was broken off because nothing answered any more."""

@@ -22,7 +22,8 @@ _MAY_DIFFER = frozenset(
         "endpoint", "model", "tier", "slo", "dataset", "importer", "system",
         # Where results lie, how many load processes there are, what watches.
         "results", "resume", "workers", "meter", "metrics_url", "metrics_series", "idle_s",
-        "client_check_s", "progress_s", "live", "plan",
+        "client_check_s", "progress_s", "live", "plan", "max_down_s", "api_key_file",
+        "insecure_key",
         # What the results are held against.
         "baseline", "gate", "noise", "compare_anyway", "ci_json",
         # Which phases are measured, not what a phase measures.

@@ -1,10 +1,13 @@
 """Asks a server what it says of itself, before any load."""
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from pytest_agentperf.api_key import redact
 from pytest_agentperf.detected import (
     Fact,
     facts_of_metrics,
@@ -13,8 +16,11 @@ from pytest_agentperf.detected import (
     facts_of_sglang,
     facts_of_version,
 )
+from pytest_agentperf.server_settings import settings_of_json, settings_of_metrics
 
-__all__ = ["ask_facts"]
+__all__ = ["Told", "ask_server"]
+
+from pytest_agentperf.foreign import one_line
 
 _OK = 200
 _ASK_S = 3.0
@@ -29,7 +35,17 @@ _JSON: tuple[tuple[str, Callable[[Any, str], Iterator[Fact]]], ...] = (
 )
 
 
-def ask_facts(base: str, headers: Mapping[str, str]) -> tuple[Fact, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a server says of itself."""
+
+    facts: tuple[Fact, ...]
+    """What belongs into system.yaml."""
+    settings: Mapping[str, str]
+    """Its own settings, by where they were told and its own name for each."""
+
+
+def ask_server(base: str, headers: Mapping[str, str]) -> Told:
     """Return what the server behind a base URL says; a path that it has not says nothing.
 
     Args:
@@ -37,14 +53,26 @@ def ask_facts(base: str, headers: Mapping[str, str]) -> tuple[Fact, ...]:
         headers: what authorises us.
     """
     root = base.removesuffix("/v1")
-    found: list[Fact] = []
-    with httpx.Client(headers=dict(headers), timeout=_ASK_S, trust_env=False) as client:
+    facts: list[Fact] = []
+    settings: dict[str, str] = {}
+    trust = ssl.create_default_context()
+    with httpx.Client(
+        headers=dict(headers), timeout=_ASK_S, trust_env=False, verify=trust
+    ) as client:
         for path, read in _JSON:
             if (answer := _ask(client, root + path)) is not None:
-                found += read(_parsed(answer), f"GET {path}")
+                body = _parsed(answer)
+                facts += read(body, f"GET {path}")
+                settings |= settings_of_json(path, body)
         if (answer := _ask(client, f"{root}/metrics")) is not None:
-            found += facts_of_metrics(answer.text, "GET /metrics")
-    return tuple(found)
+            facts += facts_of_metrics(answer.text, "GET /metrics")
+            settings |= settings_of_metrics(answer.text)
+    ours = tuple(replace(fact, value=_ours(fact.value)) for fact in facts)
+    return Told(facts=ours, settings={k: redact(one_line(v)) for k, v in settings.items()})
+
+
+def _ours(value: str | float | bool) -> str | int | float | bool:  # noqa: FBT001 a value
+    return redact(one_line(value)) if isinstance(value, str) else value
 
 
 def _ask(client: httpx.Client, url: str) -> httpx.Response | None:
@@ -58,5 +86,5 @@ def _ask(client: httpx.Client, url: str) -> httpx.Response | None:
 def _parsed(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

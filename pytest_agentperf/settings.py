@@ -46,6 +46,12 @@ class Settings:
         "by phases that keep them; smoke shortens them; neither of these two is ever conformant",
         choices=("exact", "fast", "smoke"),
     )
+    api_key_file: str | None = _knob(
+        None, "file that holds the endpoint's key; without it: AGENTPERF_API_KEY in the environment"
+    )
+    insecure_key: bool = _knob(
+        default=False, text="send the key over http to another machine, where anybody may read it"
+    )
     results: str = _knob("agentperf-results", "folder that gets one folder per run")
     resume: str | None = _knob(
         None, "earlier run to go on with: its folder, or its name in the folder of results"
@@ -95,6 +101,20 @@ class Settings:
     client_check_s: float = _knob(
         1.5, "check the load client for so long before the run; 0 leaves it out, s"
     )
+    warmup_s: float = _knob(
+        20.0,
+        "agents on made-up trajectories outside the dataset warm a model up for so long before its "
+        "first phase; a simulator needs none; 0 leaves it out, s",
+    )
+    rest_s: float = _knob(
+        60.0,
+        "before each phase wait until the server is idle, at most so long; 0 waits for nothing, s",
+    )
+    affinity_header: str | None = _knob(
+        None,
+        "request header, as X-Session-ID, that names the agent, for a router that keeps sessions "
+        "at one replica",
+    )
     meter: tuple[str, ...] = _knob(
         (),
         "power meter, KIND:TARGET?OPTION=VALUE (see docs/power.md); may be given several times; "
@@ -137,6 +157,12 @@ class Settings:
     min_steady_s: float = _knob(600.0, "floor: length of the steady window, s")
     max_phase_s: float = _knob(14_400.0, "give a phase up as invalid after this long, s")
     request_timeout_s: float = _knob(300.0, "a request that takes longer has failed, s")
+
+    max_down_s: float = _knob(
+        600.0,
+        "where the endpoint goes away in a phase, wait so long for it to answer again, and measure "
+        "that phase once more, s",
+    )
 
     tool_delay: str = _knob(
         "recorded",
@@ -183,6 +209,8 @@ SMOKE: Mapping[str, Value] = {
     "start_spread_s": 1.0,
     "settle_s": 1.0,
     "idle_s": 1.0,
+    "warmup_s": 1.0,
+    "rest_s": 10.0,
     "min_trajectories": 0,
     "min_trajectories_per_agent": 0,
     "min_steady_s": 5.0,
@@ -193,6 +221,7 @@ SMOKE: Mapping[str, Value] = {
     "max_loop_lag_p99_s": 0.3,
     "max_cpu_ratio": 0.95,
     "progress_s": 5.0,
+    "max_down_s": 10.0,
 }
 """What ``mode=smoke`` changes, where the user named no value."""
 

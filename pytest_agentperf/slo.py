@@ -1,5 +1,6 @@
 """SLO tiers: what a deployment must keep, and the judgement of one measurement."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ __all__ = [
 
 Outcome = Literal["pass", "fail", "invalid"]
 """A number that cannot be trusted is *invalid*, never a pass and never a fail."""
+
+_SURE = 0.999
 
 Evidence = Literal["floors", "certain", "unclear"]
 """Of a phase that met its floors; of a shorter one, by a test or by its numbers alone."""
@@ -133,13 +136,16 @@ class Verdict:
     """What says that a longer phase may come to another verdict."""
 
 
-def judge(tier: SLOTier, metrics: Metrics, *, invalid: Sequence[str] = ()) -> Verdict:
+def judge(
+    tier: SLOTier, metrics: Metrics, *, invalid: Sequence[str] = (), aims: bool = False
+) -> Verdict:
     """Judge one phase by one tier.
 
     Args:
         tier: the limits.
         metrics: the phase.
         invalid: reasons, if any, why the phase cannot be trusted.
+        aims: no answer rests on it, so that failures which may be chance count as they are.
     """
     findings = [_find(limit, metrics) for limit in tier.limits]
     errors = Finding(
@@ -154,12 +160,42 @@ def judge(tier: SLOTier, metrics: Metrics, *, invalid: Sequence[str] = ()) -> Ve
     if not metrics.requests:
         reasons.append("no request was sent in the steady window")
     met = all(f.met for f in (*findings, errors))
+    few = not (errors.met or aims) and all(f.met for f in findings)
+    if few and not _surely_more(metrics.failed, metrics.requests, tier.max_error_ratio):
+        reasons.append(_too_few(metrics, tier.max_error_ratio))
     return Verdict(
         tier=tier.name,
         agents=metrics.agents,
         outcome="invalid" if reasons else "pass" if met else "fail",
         findings=(*findings, errors),
         reasons=tuple(reasons),
+    )
+
+
+def _surely_more(failed: int, requests: int, allowed_ratio: float) -> bool:
+    """Tell whether so many failures are more than chance makes of what is allowed.
+
+    Where exactly so many fail as are allowed, this is said of one phase in a thousand.
+    """
+    if failed <= requests * allowed_ratio:
+        return False
+    if not 0 < allowed_ratio < 1:
+        return True
+    # P(fewer than that fail), term by term: all but one in a thousand phases see fewer.
+    log_odds = math.log(allowed_ratio) - math.log1p(-allowed_ratio)
+    log_term = requests * math.log1p(-allowed_ratio)
+    fewer = 0.0
+    for count in range(failed):
+        fewer += math.exp(log_term)
+        log_term += math.log(requests - count) - math.log(count + 1) + log_odds
+    return fewer > _SURE
+
+
+def _too_few(metrics: Metrics, allowed_ratio: float) -> str:
+    often = max(metrics.errors, key=lambda reason: metrics.errors[reason], default="")
+    return (
+        f"error_ratio: {metrics.failed} of {metrics.requests} requests failed, which may be chance "
+        f"where {allowed_ratio:.3g} are allowed, and is all that was missed; most often: {often!r}"
     )
 
 

@@ -13,7 +13,8 @@ class SSEDecoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """Pieces of a line that is not whole: joined once, however many they are."""
         self._data: list[bytes] = []
         self._after_cr = False
 
@@ -36,6 +37,16 @@ class SSEDecoder:
         return self._feed_lines(chunk)
 
     def _feed_lines(self, chunk: bytes) -> list[bytes]:
+        *lines, last = self._unified(chunk).split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest.clear()
+        if last:
+            self._rest.append(last)
+        return [event for line in lines if (event := self._line(line)) is not None]
+
+    def _unified(self, chunk: bytes) -> bytes:
+        """Return bytes with every line end an LF."""
         if self._after_cr and chunk:
             # The last chunk ended in CR: a leading LF belongs to that same line end.
             chunk = chunk.removeprefix(b"\n")
@@ -44,16 +55,16 @@ class SSEDecoder:
             self._after_cr = True
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        events: list[bytes] = []
-        for line in lines:
-            if not line:
-                if self._data:
-                    events.append(b"\n".join(self._data))
-                    self._data.clear()
-            elif line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
-        return events
+        return chunk
+
+    def _line(self, line: bytes) -> bytes | None:
+        """Take one line; return the event that it completes."""
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        if line or not self._data:
+            return None
+        data, self._data = self._data, []
+        return b"\n".join(data)
 
     def close(self) -> list[bytes]:
         """Return an event that the stream's end left without its blank line.
@@ -61,8 +72,8 @@ class SSEDecoder:
         The standard drops it; servers that forget the last blank line are common, and their last
         event may hold the usage, so it is kept.
         """
-        if self._rest.startswith(b"data:"):
-            self._data.append(self._rest[5:].removeprefix(b" "))
-        self._rest = b""
+        rest, self._rest = b"".join(self._rest), []
+        if rest.startswith(b"data:"):
+            self._data.append(rest[5:].removeprefix(b" "))
         data, self._data = self._data, []
         return [b"\n".join(data)] if data else []

@@ -6,7 +6,7 @@ contexts that are new to it. It closes when all three floors are met at once. Tr
 from the start of the phase; the length is the window's.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +14,11 @@ from typing import Literal
 from pytest_agentperf.records import Start, TurnRecord
 
 __all__ = ["Floors", "PhaseState", "Reached"]
+
+_CUT = ("connection:", "HTTP 502")
+"""How requests fail when a server ends: on the wire, or at a gateway that has lost it."""
+_CUT_WITHIN_NS = 5_000_000_000
+_LEAST_CUT_AGENTS, _LEAST_CUTS = 3, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,12 @@ class PhaseState:
         self.last_error = ""
         """Why the last request that failed did."""
         self._began_ns: int | None = None
+        self._failing: set[int] = set()
+        """Agents that have failed since the last answer or other sign of life."""
+        self._cuts = 0
+        """Requests since then that were cut, or ended in silence."""
+        self._cut_lately: deque[tuple[int, int]] = deque()
+        """When a request was cut, and whose it was."""
 
     @property
     def agents(self) -> int:
@@ -100,11 +111,45 @@ class PhaseState:
         if record.error is not None:
             self.failed += 1
             self.last_error = record.error
-            self.failed_in_a_row += not record.error.startswith("timeout")
+            self._fail(record, record.error)
             return
-        self.failed_in_a_row = 0
+        self.failed_in_a_row = self._cuts = 0
+        self._failing.clear()
         if record.completes:
             self._completed[record.agent] += 1
+
+    def _fail(self, record: TurnRecord, error: str) -> None:
+        timed_out, is_cut = error.startswith("timeout"), error.startswith(_CUT)
+        self.failed_in_a_row += not timed_out
+        if timed_out and not _was_silent(record):
+            self._failing.clear()
+            self._cuts = 0
+            return
+        self._failing.add(record.agent)
+        self._cuts += timed_out or is_cut
+        if is_cut:
+            lately = self._cut_lately
+            lately.append((record.end_ns, record.agent))
+            while lately[0][0] < record.end_ns - _CUT_WITHIN_NS:
+                lately.popleft()
+
+    @property
+    def stopped_answering(self) -> str | None:
+        """Say, in words, why the endpoint is gone rather than slow; ``None`` while it is not.
+
+        Every agent has failed since the last answer, and often enough: what sheds load serves
+        somebody. Or half of the agents were cut at once: a restart, however short.
+        """
+        cut = len({agent for _, agent in self._cut_lately})
+        if cut >= max(_LEAST_CUT_AGENTS, self._agents / 2):
+            return f"{cut} of {self._agents} agents were cut off within 5 s"
+        if len(self._failing) < self._agents:
+            return None
+        if self._cuts >= max(_LEAST_CUTS, self._agents):
+            return f"{self._cuts} requests in a row were cut off or met silence"
+        if self.failed_in_a_row >= self.hopeless_run:
+            return f"{self.failed_in_a_row} requests in a row failed"
+        return None
 
     @property
     def opens_ns(self) -> int | None:
@@ -162,3 +207,9 @@ class PhaseState:
             Reached(floor="per agent", done=slowest, wanted=floors.min_trajectories_per_agent),
         )
         return tuple(floor for floor in every if floor.wanted)
+
+
+def _was_silent(record: TurnRecord) -> bool:
+    """Tell whether nothing came in the second half of a request's time."""
+    heard_ns = record.last_token_ns or record.first_byte_ns
+    return heard_ns is None or heard_ns < (record.sent_ns + record.end_ns) / 2

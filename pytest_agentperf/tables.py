@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_agentperf import words
+from pytest_agentperf.foreign import printable
 from pytest_agentperf.normalize import Capacity, Normalized
 
 __all__ = ["normalized_table", "table"]
@@ -72,9 +73,9 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], width
     for head in heads:
         made.add_column(head, justify="left" if head in _LEFT else "right")
     for row in rows:
-        made.add_row(*map(words.printable, row))
+        made.add_row(*map(printable, row))
     out = io.StringIO()
     Console(file=out, width=max(width, 80), color_system=None, markup=False, emoji=False).print(
         made
     )
-    return f"{words.printable(title)}\n{out.getvalue()}"
+    return f"{printable(title)}\n{out.getvalue()}"

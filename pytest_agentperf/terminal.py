@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pytest_agentperf import words
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.conformance import is_conformant
+from pytest_agentperf.foreign import plain
 from pytest_agentperf.metrics import Distribution
 from pytest_agentperf.tables import normalized_table, table
 
@@ -31,7 +32,7 @@ def summary(bundle: Bundle, width: int) -> str:
         *_plan(bundle),
         *_unfinished(bundle),
     )
-    return "\n".join((*parts, *end))
+    return plain("\n".join((*parts, *end)))
 
 
 def _resumed(bundle: Bundle) -> Sequence[str]:

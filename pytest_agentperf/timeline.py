@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pytest_agentperf.records import Measurement, Sample, TurnRecord
+from pytest_agentperf.power import LONGEST_GAP, moved_readings, used_readings
+from pytest_agentperf.records import Measurement, Metered, Sample, TurnRecord
 
 __all__ = ["Timeline", "timeline"]
 
@@ -36,6 +37,10 @@ class Timeline:
     had grown since it was last asked; ``None`` where it said nothing in that second."""
     began_ns: int | None = None
     """When second 0 begins, by the clock of the requests; ``None``: in runs before it was kept."""
+    power_w: Mapping[str, tuple[float | None, ...]] = field(
+        default_factory=dict[str, tuple[float | None, ...]]
+    )
+    """Mean power in each second, by meter, of all its devices; ``None`` where one told nothing."""
 
 
 def timeline(measurement: Measurement) -> Timeline:
@@ -57,6 +62,11 @@ def timeline(measurement: Measurement) -> Timeline:
         output_tokens=_tokens(turns, began_ns, seconds),
         server=_server(measurement.samples, began_ns, seconds),
         began_ns=began_ns,
+        power_w={
+            metered.meter: watts
+            for metered in measurement.meters
+            if (watts := _watts(metered, began_ns, seconds))
+        },
     )
 
 
@@ -119,3 +129,34 @@ def _told(rows: Sequence[Sample], began_ns: int, seconds: int) -> tuple[float | 
         if 0 <= second < seconds:
             told[second].append(value)
     return tuple(round(sum(v) if counts else sum(v) / len(v), 6) if v else None for v in told)
+
+
+def _watts(metered: Metered, began_ns: int, seconds: int) -> tuple[float | None, ...]:
+    """Return the power of a meter's devices in sum; nothing where one of them is missing."""
+    devices = used_readings(metered.samples)
+    if not devices or len(devices) < len(metered.series):
+        return ()
+    total = np.zeros(seconds)
+    for (_, unit), rows in devices.items():
+        total += _device_watts(unit, rows, began_ns, seconds)
+    return tuple(None if np.isnan(watts) else round(watts, 2) for watts in total.tolist())
+
+
+def _device_watts(
+    unit: str, rows: Sequence[Sample], began_ns: int, seconds: int
+) -> npt.NDArray[np.float64]:
+    rows = moved_readings(rows) if unit == "J" else rows
+    at_s = np.array([(row.at_ns - began_ns) / _S for row in rows])
+    values = np.array([row.value for row in rows])
+    edges = np.arange(seconds + 1, dtype=np.float64)
+    middles = edges[:-1] + 0.5
+    if unit == "J":
+        watts = np.diff(np.interp(edges, at_s, values, left=np.nan, right=np.nan))
+    else:
+        watts = np.interp(middles, at_s, values, left=np.nan, right=np.nan)
+        # Over a long pause nobody knows what was drawn.
+        steps = np.diff(at_s)
+        longest_s = np.median(steps) * LONGEST_GAP if steps.size else 0.0
+        after = np.clip(np.searchsorted(at_s, middles), 1, max(1, steps.size)) - 1
+        watts[(steps[after] > longest_s) if steps.size else slice(None)] = np.nan
+    return watts

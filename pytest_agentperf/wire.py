@@ -11,10 +11,13 @@ import msgspec
 
 from pytest_agentperf.trajectory import Message
 
-__all__ = ["Body", "ChatEncoder", "encode_message", "joined", "split_message"]
+__all__ = ["MAX_TOKENS", "Body", "ChatEncoder", "encode_message", "joined", "split_message"]
 
 Body = bytes | Sequence[bytes | memoryview]
 """Of a request: whole, or in pieces that nobody has to join to send them."""
+
+MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+"""What servers call the cap on an answer; some take only one of the two."""
 
 _json = msgspec.json.Encoder().encode
 _PER_REQUEST = ("tools", "ignore_eos")
@@ -72,6 +75,7 @@ class ChatEncoder:
         request: Mapping[str, Any],
         max_tokens: int,
         output: str,
+        max_tokens_field: str = MAX_TOKENS[0],
     ) -> None:
         """Fix what all requests share.
 
@@ -80,7 +84,9 @@ class ChatEncoder:
             request: further body fields, such as sampling; ours win over theirs.
             max_tokens: cap of one answer.
             output: ``natural``, ``recorded`` (recorded length as cap) or ``exact`` (and no less).
+            max_tokens_field: what the server calls that cap.
         """
+        self._max_tokens_field = max_tokens_field
         self._max_tokens = max_tokens
         self._output = output
         fields = {
@@ -90,7 +96,7 @@ class ChatEncoder:
             "stream_options": {"include_usage": True},
         }
         self._tail = {key: fields.pop(key) for key in _PER_REQUEST if key in fields}
-        for key in ("messages", "max_tokens"):
+        for key in ("messages", *MAX_TOKENS):
             fields.pop(key, None)
         self._head = _json(fields)[:-1] + b',"messages":['
 
@@ -124,9 +130,9 @@ class ChatEncoder:
         return joined(self.pieces(messages, tools, recorded_osl_tokens))
 
     def _end(self, tools: bytes | memoryview, recorded_osl_tokens: int | None) -> bytes:
-        tail: dict[str, Any] = {"max_tokens": self._max_tokens, **self._tail}
+        tail: dict[str, Any] = {self._max_tokens_field: self._max_tokens, **self._tail}
         if self._output != "natural" and recorded_osl_tokens:
-            tail["max_tokens"] = min(recorded_osl_tokens, self._max_tokens)
+            tail[self._max_tokens_field] = min(recorded_osl_tokens, self._max_tokens)
             if self._output == "exact":
                 tail["ignore_eos"] = True
         if tools:

@@ -16,8 +16,8 @@ __all__ = [
     "number",
     "outcome",
     "percent",
-    "printable",
     "short",
+    "size",
     "span",
     "unit",
     "watts",
@@ -29,16 +29,6 @@ _METRICS = {
     "ttft_s": ("TTFT", "s"),
     "e2e_s": ("E2E latency", "s"),
 }
-
-
-def printable(text: str) -> str:
-    r"""Write out what a terminal would obey or hide: ``\x1b`` for an escape, ``\n`` for a line.
-
-    Names, errors and logs of a server are whatever it likes to send.
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def number(value: float | None) -> str:
@@ -83,6 +73,14 @@ def span(seconds: float) -> str:
     if seconds < 100:  # noqa: PLR2004 where seconds stop being readable
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 100 minutes
+
+
+def size(size_bytes: float) -> str:
+    """Write a file's size in kB, MB or GB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.1f} {unit}"
+    return f"{size_bytes / 1e3:.1f} kB"
 
 
 def short(value: float) -> str:

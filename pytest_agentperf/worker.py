@@ -8,21 +8,19 @@ import asyncio
 import gc
 import os
 import resource
-import ssl
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 
-from pytest_agentperf.clients import open_connection
+from pytest_agentperf.clients import connections_of
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.crew import Crew, Place
 from pytest_agentperf.engine.stamps import ReadLags
-from pytest_agentperf.orders import Command, Report, Setup
+from pytest_agentperf.orders import Command, Report
 from pytest_agentperf.priority import ask_to_run_soon
-from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.records import ReadLag
 from pytest_agentperf.room import open_files_up
 
@@ -89,21 +87,13 @@ class _GcPauses:
 def _process() -> Place:
     lags = ReadLags()
 
-    def connections(setup: Setup) -> Callable[[], Connection]:
-        info = EndpointInfo(url=setup.url, headers=setup.headers, osl_header=setup.osl_header)
-        # Shared by all connections: making one takes tens of milliseconds.
-        tls = ssl.create_default_context()
-        return lambda: open_connection(
-            setup.client, info, timeout_s=setup.timeout_s, tls=tls, lags=lags
-        )
-
     def reads() -> ReadLag | None:
         lag = lags.take()
         return lag if lag.stamped or lag.unstamped else None
 
     return Place(
         clock=REAL_TIME,
-        connections=connections,
+        connections=lambda setup: connections_of(setup, lags),
         cpu_s=_cpu_s,
         equipped=_keep_for_good,
         load_begins=gc.disable,

@@ -10,7 +10,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.read_text("utf-8").strip(
 OF_EVERY_MODULE = pytest.mark.parametrize(
     "path", MODULES, ids=[str(p.relative_to(PACKAGE)) for p in MODULES]
 )
-HEAVY = ("httpx", "transformers", "jinja2", "plotly", "ray", "numpy", "rich", "yaml")
+HEAVY = ("httpx", "transformers", "jinja2", "ray", "numpy", "rich", "yaml")
 
 
 def exported(tree: ast.Module) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_agentperf.bench import Bench, HoursOverError, Inputs, Models
+from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, RunFolder, provenance, read_bundle
-from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.errors import ConfigError, HoursOverError
 from pytest_agentperf.power import Power
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.settings import make_settings

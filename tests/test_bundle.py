@@ -2,13 +2,15 @@
 
 import json
 import math
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_agentperf.bundle import Bundle, RunFolder, encode_bundle, read_bundle
-from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.errors import ConfigError, StorageError
 from tests.bundles import example_bundle
 from tests.phases import request
 
@@ -96,3 +98,40 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, bundle: Bundle)
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ConfigError, match=r"--agentperf-results .*file: cannot write there"):
         RunFolder(tmp_path / "file", bundle)
+
+
+@pytest.fixture
+def few_bytes() -> Iterator[Callable[[int], None]]:
+    """Let no file of this process grow beyond some bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_leaves_the_bundle_before(
+    tmp_path: Path, bundle: Bundle, few_bytes: Callable[[int], None]
+) -> None:
+    folder = RunFolder(tmp_path, bundle)
+    folder.turns(1, [request()])
+    size = (folder.path / "bundle.json").stat().st_size
+    few_bytes(2000)
+    said = f"results cannot be written to .*; make room, .*--agentperf-resume={folder.path.name}$"
+    with pytest.raises(StorageError, match=said):
+        folder.turns(1, [request()] * 10)
+    with pytest.raises(StorageError, match=said):
+        folder.update(idle=())
+    assert (folder.path / "bundle.json").stat().st_size == size
+    first, *_ = (folder.path / "requests.jsonl").read_bytes().splitlines()
+    assert json.loads(first)["phase"] == 1
+    with pytest.raises(StorageError):
+        folder.close()
+
+
+def test_the_log_is_read_while_it_is_written(tmp_path: Path, bundle: Bundle) -> None:
+    folder = RunFolder(tmp_path, bundle)
+    for number in range(3):
+        folder.turns(1, [request(), request()])
+        lines = (folder.path / "requests.jsonl").read_bytes().splitlines(keepends=True)
+        assert len(lines) == 2 * number + 2
+        assert all(line.endswith(b"}\n") and json.loads(line) for line in lines)
+    folder.close()

@@ -55,8 +55,8 @@ class Told:
     def __init__(self, endpoint: Scripted) -> None:
         self.all: list[Report | str] = []
 
-        def connections(setup: Setup) -> Callable[[], Connection]:
-            return partial(endpoint.connect, timeout_s=setup.timeout_s)
+        def connections(setup: Setup) -> Callable[[int], Connection]:
+            return lambda _: endpoint.connect(timeout_s=setup.timeout_s)
 
         def note(text: str) -> Callable[[], None]:
             return partial(self.all.append, text)
@@ -302,8 +302,8 @@ def test_a_chunk_with_a_role_alone_is_no_token(
     async def hear(report: Report) -> None:
         heard.append(report)
 
-    def connections(_: Setup) -> Callable[[], Connection]:
-        return partial(Muttering, time, error=error)
+    def connections(_: Setup) -> Callable[[int], Connection]:
+        return lambda _agent: Muttering(time, error=error)
 
     crew = Crew(Place(clock=time.clock, connections=connections, cpu_s=lambda: 0.0), send=hear)
 

@@ -198,3 +198,43 @@ def test_a_long_answer_is_decoded_in_slices() -> None:
     # 100,000 events take 0.1 s at the least, and a slice 0.4 ms.
     assert tokens == 100_000
     assert turns > 20
+
+
+class _Fragile(AnswerReader):
+    def feed(self, at_ns: int, data: bytes) -> None:
+        raise RuntimeError(f"a bug at {at_ns} in {len(data)} bytes")
+
+
+def test_a_bug_in_a_reader_is_raised_to_who_waits_and_hurts_no_other_answer():
+    async def hear() -> Answer:
+        hub = Hub.of_running_loop()
+        bad, good = RawAnswer(reader=_Fragile(), sent_ns=1), RawAnswer(sent_ns=1)
+        reader = good.reader = AnswerReader()
+        exchanges = Exchange(hub, bad), Exchange(hub, good)
+        for exchange in exchanges:
+            exchange.read(2, STREAMS["line feeds"])
+        with pytest.raises(RuntimeError, match="a bug"):
+            await exchanges[0].whole
+        await exchanges[1].whole
+        hub.leave()
+        return reader.finish(good)
+
+    assert asyncio.run(hear()).finish_reason == "stop"
+
+
+def test_what_had_come_of_an_answer_that_is_given_up_is_known():
+    async def hear() -> Answer:
+        hub = Hub.of_running_loop()
+        reader = AnswerReader()
+        raw = RawAnswer(reader=reader, sent_ns=1)
+        exchange = Exchange(hub, raw)
+        for number, event in enumerate([HEAD.decode(), *EVENTS[1:5]]):
+            data = event.encode()
+            exchange.read(2 + number, data if not number else b"%x\r\n%b\r\n" % (len(data), data))
+            await asyncio.sleep(0.01)
+        exchange.give_up()
+        hub.leave()
+        return reader.finish(raw)
+
+    # Three tokens, the last of which nobody had waited for.
+    assert asyncio.run(hear()).token_ns == (4, 5, 6)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.clock import Clock
 from pytest_agentperf.errors import LoadError
@@ -18,7 +19,7 @@ from pytest_agentperf.metrics import summarize
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
-from pytest_agentperf.preflight import check_chat, open_folder
+from pytest_agentperf.preflight import open_folder
 from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import Meter
 from pytest_agentperf.readings import Metering
@@ -186,7 +187,7 @@ async def _searched(endpoint: Scripted, results: Path, dataset: Dataset) -> tupl
     inputs = Inputs(
         endpoint=info, dataset=dataset, meters=tuple(filter(None, (info.meter,))), system=None
     )
-    await check_chat(info, SPEC, settings)
+    await observe_models(info, {"m": SPEC}, settings, dataset, tell=_unheard)
     folder = open_folder(settings, inputs)
     heard: list[Event] = []
     bench = Bench(
@@ -202,6 +203,10 @@ async def _searched(endpoint: Scripted, results: Path, dataset: Dataset) -> tupl
         await bench.close()
     assert "8 agents in virtual time" in {event.text for event in heard}
     return folder.path, found
+
+
+def _unheard(_model: str, _line: object) -> None:
+    pass
 
 
 def _bundle(path: Path) -> dict[str, Any]:

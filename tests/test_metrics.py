@@ -359,3 +359,10 @@ def test_every_number_is_a_plain_one_that_json_can_hold():
     found = metrics(request(), request(sent_s=150.0), FAILED)
     assert {type(v) for v in asdict(found).values()} <= {int, float, dict, type(None)}
     json.dumps(asdict(found))
+
+
+def test_reasons_without_end_are_counted_in_sum():
+    failed = [request(error=f"HTTP 500: request {number}") for number in range(80)]
+    found = metrics(*failed, *[request(error="HTTP 503: busy")] * 3).errors
+    assert len(found) == 51
+    assert (found["HTTP 503: busy"], found["other reasons"]) == (3, 31)

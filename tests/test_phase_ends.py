@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_agentperf.bench import Bench, Inputs, InvalidPhaseError, Models
+from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.early import verdicts_by
+from pytest_agentperf.errors import InvalidPhaseError
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.metrics import summarize
 from pytest_agentperf.phase import Listeners, PhaseRun

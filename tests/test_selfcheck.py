@@ -16,6 +16,7 @@ def point(
         cpu_s=cpu_s,
         ttft_error_s=(0.0001, p95_s, 2 * p95_s),
         last_token_error_s=(0.0, 0.0, 0.0),
+        loop_lag_p95_s=0.0005,
         loop_lag_p99_s=0.001,
         server_late_p95_s=0.0,
         failed=0,

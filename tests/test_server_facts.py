@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_agentperf.server_facts import ask_facts
+from pytest_agentperf.detected import facts_of_props
+from pytest_agentperf.server_facts import ask_server
+from pytest_agentperf.server_settings import settings_of_json
 from tests.test_detected import VLLM_MODELS
 
 PATHS: dict[str, str] = {
@@ -41,8 +43,8 @@ def base() -> Iterator[str]:
 
 
 def test_every_path_that_answers_tells_something(base: str) -> None:
-    facts = ask_facts(base, {"authorization": "Bearer k"})
-    assert {f.key: (f.value, f.source) for f in facts} == {
+    told = ask_server(base, {"authorization": "Bearer k"})
+    assert {f.key: (f.value, f.source) for f in told.facts} == {
         "engine.name": ("vLLM", "GET /v1/models"),
         "engine.max_model_len": (131072, "GET /v1/models"),
         "model.name": ("deepseek-ai/DeepSeek-V4-Pro", "GET /v1/models"),
@@ -50,8 +52,47 @@ def test_every_path_that_answers_tells_something(base: str) -> None:
         "kv_cache.block_tokens": (16, "GET /metrics"),
         "kv_cache.dtype": ("fp8", "GET /metrics"),
     }
+    assert told.settings["/version version"] == "0.32.0"
+    assert told.settings["vllm:cache_config_info cache_dtype"] == "fp8"
+
+
+def test_settings_that_are_no_business_of_a_report_are_not_read() -> None:
+    told = {
+        "tp_size": 8,
+        "reasoning_parser": "qwen3",
+        "api_key": "secret",
+        "admin_api_key": "secret",
+        "internal_states": [{"max_total_num_tokens": 1_000_000}],
+    }
+    assert dict(settings_of_json("/get_server_info", told)) == {
+        "/get_server_info tp_size": "8",
+        "/get_server_info max_total_num_tokens": "1000000",
+        "/get_server_info reasoning_parser": "qwen3",
+    }
+
+
+def test_llama_cpp_tells_the_context_of_a_slot() -> None:
+    props = {
+        "build_info": "b11549",
+        "total_slots": 8,
+        "default_generation_settings": {"n_ctx": 8192},
+        "chat_template": "a long one",
+    }
+    facts = {f.key: f.value for f in facts_of_props(props, "GET /props")}
+    assert facts["engine.max_model_len"] == 8192
+    assert dict(settings_of_json("/props", props)) == {
+        "/props build_info": "b11549",
+        "/props total_slots": "8",
+        "/props default_generation_settings.n_ctx": "8192",
+    }
+
+
+@pytest.mark.parametrize("body", [None, [], "text", {"data": "none"}, {"data": [1]}])
+def test_settings_of_whatever_shape(body: object) -> None:
+    assert not list(settings_of_json("/v1/models", body))
 
 
 def test_a_server_that_says_nothing_is_no_fault(base: str) -> None:
-    assert ask_facts(base, {}) == ()
-    assert ask_facts("http://127.0.0.1:9/v1", {}) == ()
+    for url in (base, "http://127.0.0.1:9/v1"):
+        told = ask_server(url, {})
+        assert (told.facts, told.settings) == ((), {})

@@ -41,7 +41,7 @@ def test_a_value_on_the_limit_is_inside():
         ({"ttft": 1.01}, ["ttft_s.p95"]),
         ({"speed": 1.0, "ttft": 9.0}, ["output_speed_tok_per_s.p25", "ttft_s.p95"]),
         ({"ttft": math.inf}, ["ttft_s.p95"]),
-        ({"error_ratio": 0.011}, ["error_ratio"]),
+        ({"error_ratio": 0.03, "failed": 30, "requests": 1000}, ["error_ratio"]),
     ],
     ids=[
         "it is too slow",
@@ -54,6 +54,41 @@ def test_a_value_on_the_limit_is_inside():
 def test_a_phase_fails_when(values: dict[str, float], limits: list[str]):
     verdict = judge(TIER, phase(**values))
     assert (verdict.outcome, missed(verdict)) == ("fail", limits)
+
+
+@pytest.mark.parametrize(
+    ("failed", "requests", "outcome"),
+    [
+        (1, 100, "pass"),
+        # One in a hundred is allowed. Where so many fail, six or more of 100 are seen in 1 phase of
+        # 1,870, and five or more in 1 of 291.
+        (5, 100, "invalid"),
+        (6, 100, "fail"),
+        # Of 1,000: 21 or more in 1 of 668, 22 or more in 1 of 1,534.
+        (21, 1000, "invalid"),
+        (22, 1000, "fail"),
+        (1, 2, "invalid"),
+        (20_000, 1_000_000, "fail"),
+    ],
+)
+def test_failures_that_may_be_chance_decide_nothing(failed: int, requests: int, outcome: str):
+    seen = phase(
+        failed=failed,
+        requests=requests,
+        error_ratio=failed / requests,
+        errors={"HTTP 500: x": failed},
+    )
+    verdict = judge(TIER, seen)
+    assert verdict.outcome == outcome
+    if outcome == "invalid":
+        (reason,) = verdict.reasons
+        assert reason.startswith(f"error_ratio: {failed} of {requests} requests failed")
+        assert "'HTTP 500: x'" in reason
+        assert judge(TIER, seen, aims=True).outcome == "fail"
+
+
+def test_failures_beside_a_limit_that_was_missed_do_not_save_the_phase():
+    assert judge(TIER, phase(speed=9.0, failed=2, error_ratio=0.02)).outcome == "fail"
 
 
 @pytest.mark.parametrize("better", [{"speed": 999.0}, {"ttft": 0.001}], ids=["speed", "ttft"])

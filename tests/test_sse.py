@@ -109,3 +109,11 @@ def test_a_closed_decoder_has_nothing_left():
     decoder.feed(b"data: a")
     assert decoder.close() == [b"a"]
     assert decoder.close() == []
+
+
+def test_a_line_of_many_reads_is_joined_once():
+    decoder = SSEDecoder()
+    pieces = [b"x" * 1000] * 20_000
+    # Joined with every read, 20 MB would be copied 20,000 times: 200 GB.
+    assert all(decoder.feed(piece) == [] for piece in [b"data: ", *pieces])
+    assert decoder.feed(b"\n\n") == [b"".join(pieces)]

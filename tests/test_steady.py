@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from pytest_agentperf.records import TurnRecord
 from pytest_agentperf.steady import Floors, PhaseState
 from tests.phases import ns, request
 
@@ -113,6 +116,78 @@ def test_an_answer_ends_a_run_of_failures_and_a_timeout_does_not():
 )
 def test_hopeless_is_three_failures_per_agent_or_fifty(agents: int, run: int):
     assert PhaseState(agents=agents, settle_s=1.0, floors=FLOORS).hopeless_run == run
+
+
+CUT = "connection: ReadError: reset"
+
+
+def state_of(agents: int) -> PhaseState:
+    return PhaseState(agents=agents, settle_s=1.0, floors=FLOORS)
+
+
+def failed(
+    agent: int, error: str, end_s: float = 100.0, heard_s: float | None = None
+) -> TurnRecord:
+    """A request that failed; it was sent 10 s before."""
+    heard_ns = None if heard_s is None else ns(heard_s)
+    made = request(end_s - 10, agent=agent, error=error)
+    return replace(made, end_ns=ns(end_s), first_byte_ns=heard_ns, last_token_ns=heard_ns)
+
+
+class TestGone:
+    def test_half_of_the_agents_cut_off_at_once_are_a_restart(self):
+        state = state_of(8)
+        for agent in (0, 1, 2):
+            state.turn(failed(agent, CUT, 100 + agent))
+        assert state.stopped_answering is None
+        state.turn(failed(2, CUT, 102))  # the same again
+        assert state.stopped_answering is None
+        state.turn(failed(3, CUT, 103))
+        assert state.stopped_answering == "4 of 8 agents were cut off within 5 s"
+
+    def test_agents_cut_off_one_by_one_are_none(self):
+        state = state_of(8)
+        for agent in range(8):
+            state.turn(failed(agent, CUT, 100 + 6 * agent))
+            state.turn(request(agent=7 - agent))
+        assert state.stopped_answering is None
+
+    def test_two_cut_agents_of_two_are_not_enough_and_five_failures_are(self):
+        state = state_of(2)
+        for number in range(4):
+            state.turn(failed(number % 2, CUT, 100 + number))
+            assert state.stopped_answering is None
+        state.turn(failed(0, CUT, 104))
+        said = state.stopped_answering
+        assert said == "5 requests in a row were cut off or met silence"
+
+    def test_what_sheds_load_serves_somebody(self):
+        state = state_of(4)
+        for number in range(300):
+            state.turn(failed(number % 3, "HTTP 429: slow down"))
+        assert state.stopped_answering is None
+        state.turn(failed(3, "HTTP 429: slow down"))
+        assert state.stopped_answering == "301 requests in a row failed"
+
+    def test_silence_is_the_end_and_slow_tokens_are_not(self):
+        state = state_of(6)
+        for agent in range(5):
+            state.turn(failed(agent, "timeout after 10 s"))
+        # Of the last one a token came after 6 of its 10 s.
+        state.turn(failed(5, "timeout after 10 s", heard_s=96.0))
+        assert state.stopped_answering is None
+        for agent in range(6):
+            state.turn(failed(agent, "timeout after 10 s", heard_s=94.0))
+        said = state.stopped_answering
+        assert said == "6 requests in a row were cut off or met silence"
+
+    def test_an_answer_begins_the_count_anew(self):
+        state = state_of(2)
+        for _ in range(2):
+            for agent in (0, 1):
+                state.turn(failed(agent, CUT))
+            state.turn(request())
+        assert state.stopped_answering is None
 
 
 class TestTimeLeft:

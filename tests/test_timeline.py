@@ -3,7 +3,14 @@
 import dataclasses
 import struct
 
-from pytest_agentperf.records import ClientHealth, Measurement, Sample, TurnRecord, Window
+from pytest_agentperf.records import (
+    ClientHealth,
+    Measurement,
+    Metered,
+    Sample,
+    TurnRecord,
+    Window,
+)
 from pytest_agentperf.timeline import timeline
 from tests.phases import ns, request
 
@@ -80,3 +87,54 @@ def test_what_the_server_told_stands_in_its_second():
         "kv_use_ratio": (0.3, None, 0.9),
         "preemptions": (3.0, None, 3.0),  # 1 until 12.2, and 2 since it was started anew
     }
+
+
+def metered(
+    *samples: tuple[str, float, str, float], series: tuple[str, ...] = ("gpu0",)
+) -> Metered:
+    return Metered(
+        meter="nvml",
+        kind="nvml",
+        role="accelerator",
+        series=series,
+        devices=len(series),
+        samples=tuple(
+            Sample(series=name, at_ns=ns(s), unit=unit, value=value)
+            for name, s, unit, value in samples
+        ),
+    )
+
+
+def powers(meter: Metered) -> object:
+    window = Window(start_ns=ns(10), end_ns=ns(13))
+    phase = measured(turn(0, 10.0, 11.0, 13.0), window=window, first_sent_ns=(ns(10),))
+    return dict(timeline(dataclasses.replace(phase, meters=(meter,))).power_w)
+
+
+def test_power_is_what_the_devices_draw_in_the_middle_of_a_second():
+    rows = [("gpu0", 10.0, "W", 100.0), ("gpu0", 12.0, "W", 300.0), ("gpu0", 13.0, "W", 300.0)]
+    other = [("gpu1", 9.0, "W", 50.0), ("gpu1", 11.0, "W", 50.0), ("gpu1", 13.0, "W", 50.0)]
+    assert powers(metered(*rows, *other, series=("gpu0", "gpu1"))) == {
+        "nvml": (200.0, 300.0, 350.0)
+    }
+
+
+def test_a_counter_of_energy_gives_the_mean_of_a_second():
+    # 100 J a second, read late; nothing is known before the first reading and after the last.
+    rows = [("gpu0", 10.5, "J", 1050.0), ("gpu0", 11.5, "J", 1150.0), ("gpu0", 12.5, "J", 1250.0)]
+    assert powers(metered(*rows)) == {"nvml": (None, 100.0, None)}
+
+
+def test_a_meter_that_lacks_a_device_has_no_power():
+    assert powers(metered(("gpu0", 10.0, "W", 1.0), series=("gpu0", "gpu1"))) == {}
+
+
+def test_over_a_long_pause_nobody_knows_the_power():
+    steps = [("gpu0", 8.0 + i / 10, "W", 100.0) for i in range(30)]  # to 10.9
+    rows = (
+        *steps,
+        ("gpu0", 12.4, "W", 100.0),
+        ("gpu0", 12.5, "W", 100.0),
+        ("gpu0", 13, "W", 100.0),
+    )
+    assert powers(metered(*rows)) == {"nvml": (100.0, None, 100.0)}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pytest_agentperf.records import HostHealth
-from pytest_agentperf.words import apart, host, low_to_high, printable
+from pytest_agentperf.words import apart, host, low_to_high, size
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,9 @@ def test_a_node_and_how_far_it_can_be_believed():
     )
 
 
-def test_what_a_terminal_would_obey_or_hide_is_written_out():
-    said = "Größe 模型 — ok \x1b[31m\x07\r\n\t\u202e\x9b2J\u200b"
-    assert printable(said) == r"Größe 模型 — ok \x1b[31m\x07\r\n\t\u202e\x9b2J\u200b"
-    assert printable(said).isprintable()
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(120, "0.1 kB"), (52_340, "52.3 kB"), (1e6, "1.0 MB"), (2.34e9, "2.3 GB")],
+)
+def test_a_size(size_bytes: float, text: str):
+    assert size(size_bytes) == text

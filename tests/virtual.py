@@ -35,8 +35,12 @@ class Scripted:
     So n agents get 50 tokens in 0.5 n s after the first: 100 / n tok/s.
     """
 
-    def __init__(self, *, token_s: float = _TOKEN_S) -> None:
+    def __init__(
+        self, *, token_s: float = _TOKEN_S, down_s: Sequence[tuple[float, float]] = ()
+    ) -> None:
+        """Be down from the one to the other second of each pair."""
         self._time = VirtualTime()
+        self.down_s = down_s
         self.token_s = token_s
         self.clock = self._time.clock
         self.open = 0
@@ -47,6 +51,12 @@ class Scripted:
         """Return one agent's connection."""
         self.open += 1
         return _Connection(self, timeout_s)
+
+    @property
+    def is_down(self) -> bool:
+        """Tell whether nothing answers now."""
+        now_s = self.clock.now_ns() / 1e9
+        return any(since <= now_s < until for since, until in self.down_s)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run in virtual time."""
@@ -69,14 +79,20 @@ class _Connection:
         into.sent_ns, into.status = now_ns(), 200
         try:
             async with asyncio.timeout(self._timeout_s):
+                if self._endpoint.is_down:
+                    raise ConnectionRefusedError
                 await asyncio.sleep(FIRST_S)
                 into.reads.append((now_ns(), _TOKEN))
                 for _ in range(TOKENS - 1):
                     await asyncio.sleep(self._endpoint.token_s * self._endpoint.open)
+                    if self._endpoint.is_down:
+                        raise ConnectionResetError
                     into.reads.append((now_ns(), _TOKEN))
             into.reads.append((now_ns(), _LAST))
         except TimeoutError:
             into.error = f"timeout after {self._timeout_s:g} s"
+        except ConnectionError as cut:
+            into.error = f"connection: {type(cut).__name__}: "
         into.end_ns = now_ns()
         if b"raise" in joined(body):
             raise RuntimeError("a connection must not raise")

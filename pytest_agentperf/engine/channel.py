@@ -5,6 +5,7 @@ that is counted: some servers close after every streamed answer, or while a tool
 is seen before the request is sent costs a connect and nothing else.
 """
 
+import asyncio
 import re
 import ssl
 import time
@@ -129,7 +130,11 @@ class Channel:
         goes_on = False
         try:
             link.send(pieces, exchange)
-            await exchange.whole
+            try:
+                await exchange.whole
+            except asyncio.CancelledError:
+                exchange.give_up()
+                raise
             framing = exchange.framing
             self._keep_cookies(framing)
             goes_on = exchange.failure is None and framing.keeps_alive and not framing.surplus

@@ -1,12 +1,14 @@
 """One answer on its way: reads are kept as they come, and decoded between turns of the loop."""
 
 import asyncio
+import contextlib
+import sys
 import time
 from collections.abc import Callable
 
 from pytest_agentperf.engine.framing import Framing, MalformedError
 from pytest_agentperf.engine.hub import Hub
-from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.records import MOST_ANSWER_BYTES, RawAnswer
 
 __all__ = ["BrokenError", "Exchange", "into_answer"]
 
@@ -17,13 +19,15 @@ _LOOK_BYTES, _LOOK_EVERY = 4_096, 16
 
 
 _OK = 200
+_MOST_ERROR_READS = 64
+"""What an error says stands in its beginning."""
 
 
 class BrokenError(Exception):
     """A request that failed below HTTP; the text begins with the kind of failure."""
 
 
-Sink = Callable[[int, bytes], None]
+Sink = Callable[[int, bytes], object]
 """Takes a stamp and what its read held of the body."""
 
 
@@ -31,6 +35,7 @@ class Exchange:
     """One request's answer."""
 
     __slots__ = (
+        "_body_bytes",
         "_eager",
         "_ended",
         "_hub",
@@ -74,6 +79,7 @@ class Exchange:
         self._eager = True
         """Somebody waits for what comes next: for the head, the first token, or every piece."""
         self._last_ns = 0
+        self._body_bytes = 0
         self._ended: str | None = None
 
     def read(self, at_ns: int, data: bytes) -> None:
@@ -94,6 +100,12 @@ class Exchange:
         self._ended = failure
         self._wake()
 
+    def give_up(self) -> None:
+        """Decode what has come of an answer that nobody waits for any longer."""
+        with contextlib.suppress(MalformedError):
+            self._decode_reads(sys.maxsize)
+        self._reads = []
+
     def _wake(self) -> None:
         if not self._queued:
             self._queued = True
@@ -106,6 +118,8 @@ class Exchange:
                 taken = self._decode_reads(until_ns)
             except MalformedError as malformed:
                 self._fail(f"RemoteProtocolError: {malformed}")
+            except Exception as bug:  # noqa: BLE001 whoever awaits the answer raises it
+                self.whole.set_exception(bug)
             else:
                 if taken < len(self._reads) and not self.framing.done:
                     self._pending -= sum(len(data) for _, data in self._reads[:taken])
@@ -131,6 +145,7 @@ class Exchange:
             if sink is None and framing.status:
                 sink = self._sink = self._begin()
             if body and sink is not None:
+                self._body_bytes += len(body)
                 sink(last_ns, body)
             if framing.done:
                 break
@@ -139,8 +154,13 @@ class Exchange:
                 break
         if taken:
             self._last_ns = last_ns
+        self._check_length()
         self._eager = self._eager and self._is_awaited()
         return taken
+
+    def _check_length(self) -> None:
+        if self._body_bytes > MOST_ANSWER_BYTES and self._on_head is None:
+            raise MalformedError(f"an answer of more than {MOST_ANSWER_BYTES >> 20} MB, given up")
 
     def _is_awaited(self) -> bool:
         """Tell whether somebody waits for what comes next."""
@@ -152,7 +172,13 @@ class Exchange:
     def _begin(self) -> Sink:
         self.into.status = self.framing.status
         begin = self._on_head
-        return into_answer(self.into) if begin is None else begin(self.framing)
+        if begin is not None:
+            return begin(self.framing)
+        coding = dict(self.framing.headers).get(b"content-encoding", b"identity")
+        if coding.lower() != b"identity":
+            said = coding.decode("latin-1")[:40]
+            raise MalformedError(f"content-encoding {said!r}, though identity was asked for")
+        return into_answer(self.into)
 
     def _close(self) -> None:
         """End the answer if it is whole, or if its connection has ended."""
@@ -174,7 +200,7 @@ class Exchange:
 
 def into_answer(into: RawAnswer) -> Sink:
     """Return what takes the body of an answer: its reader, or where it is kept for one."""
-    keep, reader = into.reads.append, into.reader
-    if reader is None or into.status != _OK:
-        return lambda at_ns, data: keep((at_ns, data))
-    return reader.feed
+    reads, reader = into.reads, into.reader
+    if into.status != _OK:
+        return lambda at_ns, data: len(reads) < _MOST_ERROR_READS and reads.append((at_ns, data))
+    return reader.feed if reader is not None else lambda at_ns, data: reads.append((at_ns, data))

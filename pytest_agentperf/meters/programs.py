@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from pytest_agentperf.api_key import keyless_environment
 from pytest_agentperf.protocols import ReadingError
 
 __all__ = ["printed"]
@@ -27,16 +28,17 @@ def printed(
     """
     shown = command if isinstance(command, str) else " ".join(command)
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B602 # the user's own words
             command,
-            shell=isinstance(command, str),
+            # A text is the user's own, for a shell.
+            shell=isinstance(command, str),  # nosec B602
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
-            env={**os.environ, **(also or {})},
+            env={**keyless_environment(), **(also or {})},
         )
     except OSError as failed:
         raise ReadingError(f"{shown!r} cannot be run: {failed.strerror}") from failed

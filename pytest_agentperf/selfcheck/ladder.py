@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_agentperf.api_key import keyless_environment
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.selfcheck.nullclient import Point
 
@@ -74,6 +75,7 @@ def null_server(pem: str | None = None) -> Generator[int]:
         [sys.executable, "-m", "pytest_agentperf.selfcheck.nullserver", *([pem] if pem else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env=keyless_environment(),
     )
     assert process.stdout is not None
     try:
@@ -100,7 +102,9 @@ def measure(
     command = [sys.executable, "-m", "pytest_agentperf.selfcheck.nullclient", f"--port={port}"]
     options = [f"--streams={streams}", f"--seconds={seconds}", f"--client={client}"]
     options += [f"--pem={pem}"] if pem else []
-    found = subprocess.run([*command, *options], capture_output=True, check=False)
+    found = subprocess.run(
+        [*command, *options], capture_output=True, check=False, env=keyless_environment()
+    )
     if found.returncode:
         raise LoadError(f"the client's self-check failed: {found.stderr.decode()[-500:]}")
     point = msgspec.json.decode(found.stdout, type=Point)

@@ -314,7 +314,7 @@ def _wanted_tokens(osl_header: str | None, last_message: bytes, most_tokens: int
             raise RefusedError(f"x-agentperf-osl must be at least 1, got {osl_header}.")
         return int(osl_header)
     # Only the last message: a salt in the first one must not change the answer's length.
-    random = Random(blake2b(last_message).digest())
+    random = Random(blake2b(last_message).digest())  # nosec B311 # lengths, not secrets
     drawn = round(random.lognormvariate(log(_OSL_MEDIAN_TOKENS), _OSL_LOG_SIGMA))
     return max(1, min(drawn, most_tokens))
 

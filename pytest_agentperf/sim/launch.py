@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import httpx
 import msgspec
 
+from pytest_agentperf.api_key import keyless_environment
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
 from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
@@ -44,6 +45,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            env=keyless_environment(),
             start_new_session=True,
         )
 

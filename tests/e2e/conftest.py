@@ -3,15 +3,15 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
-@pytest.fixture
-def browser_page() -> Iterator[Page]:
-    """Open an empty page of 1280 × 900 in headless Chromium; skip without one, fail in CI."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start headless Chromium; skip without one, fail in CI."""
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
         refuse = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -19,5 +19,13 @@ def browser_page() -> Iterator[Page]:
     # Not for the whole session: playwright leaves its event loop running in this thread.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def browser_page(browser: Browser) -> Iterator[Page]:
+    """Open an empty page of 1280 × 900 in a context of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()

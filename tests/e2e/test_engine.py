@@ -3,10 +3,8 @@
 import asyncio
 import json
 import select
-import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -24,6 +22,7 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.sim import launch
+from tests.servers.certificate import make_certificate, speaks
 from tests.servers.sockets import Answers, Server, answered, serve
 
 pytestmark = pytest.mark.e2e
@@ -242,26 +241,10 @@ def test_a_long_prompt_goes_out_in_pieces_to_a_server_that_reads_slowly(run: Run
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that signs itself, with its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed: it makes the certificate")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=agentperf", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(path), "-out", str(path.with_suffix(".crt"))),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls(run: Run, certificate: Path) -> None:
-    speaking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    speaking.load_cert_chain(certificate)
     trusting = ssl.create_default_context(cafile=certificate)
 
     async def work() -> None:
@@ -280,7 +263,7 @@ def test_tls(run: Run, certificate: Path) -> None:
             "connection: ConnectError: [SSL: CERTIFICATE_VERIFY"
         )
 
-    with serve(sends(WHOLE), tls=speaking) as server:
+    with serve(sends(WHOLE), tls=speaks(certificate)) as server:
         run(work())
         assert server.connections == 2
 

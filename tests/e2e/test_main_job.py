@@ -93,7 +93,7 @@ def test_the_pytest_html_report_opens_with_the_bundles_numbers(
     browser_page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
     browser_page.on("pageerror", lambda e: trouble.append(str(e)))
     browser_page.goto((run[0] / "report.html").as_uri())
-    browser_page.wait_for_selector("[data-agentperf-chart] svg")
+    browser_page.wait_for_selector("svg[data-agentperf-chart]")
     shown = browser_page.eval_on_selector_all(
         "[data-agentperf-capacity]",
         "all => all.map(e => [e.dataset.agentperfTier, e.dataset.agentperfAgents])",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_agentperf.outcome import INVALID, UNREACHABLE
@@ -235,32 +236,130 @@ def test_a_meter_that_fails_is_named_and_costs_no_more_than_the_power(
     )
 
 
-def test_a_server_that_dies_is_invalid_not_failed(project: pytest.Pytester) -> None:
-    project.makeconftest(
-        (Path(__file__).resolve().parents[2] / "conftest.py").read_text("utf-8")
-        + """
+IN_A_PHASE = """
 import threading
+import time
+from pathlib import Path
 import pytest
+
+def in_a_phase(act):
+    # Its first requests have been written.
+    def watch():
+        while not any(p.stat().st_size for p in Path("results").glob("*/requests.jsonl")):
+            time.sleep(0.05)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+"""
+DIES = (
+    IN_A_PHASE
+    + """
+@pytest.fixture(scope="session")
+def agentperf_meters(agentperf_endpoint):
+    in_a_phase(agentperf_endpoint.close)
+    return ()
+"""
+)
+
+
+def test_a_server_that_dies_ends_the_session_with_what_was_measured(
+    project: pytest.Pytester,
+) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + DIES)
+    project.makepyfile(CAPACITY_TEST + CAPACITY_TEST.replace("test_it", "test_again"))
+    result = project.runpytest_subprocess(
+        *SIM,
+        "--tier=easy:speed>=1",
+        "--agentperf-start-agents=4",
+        "--agentperf-min-steady-s=6",
+        "--agentperf-max-down-s=1",
+        "--html=report.html",
+        "--self-contained-html",
+    )
+    assert result.ret == UNREACHABLE
+    result.stdout.fnmatch_lines(
+        [
+            "*INVALID: phase complete: the endpoint stopped answering: * the last with *",
+            "*waiting up to 1 s for the endpoint to answer again",
+            "Not finished: go on with --agentperf-resume=*",
+            "*went away and did not answer for * s: connection: ConnectError: *",
+        ]
+    )
+    assert result.outlines[-1].startswith("ENDPOINT DOWN: endpoint http://127.0.0.1:")
+    (phase,) = _bundle(project)["phases"]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] plain JSON
+    assert phase["verdicts"][0]["outcome"] == "invalid"
+    (run,) = Path(project.path / "results").iterdir()
+    assert (run / "report.html").stat().st_size > 0
+    assert "stopped answering" in (project.path / "report.html").read_text("utf-8")
+
+
+RESTARTS = (
+    IN_A_PHASE
+    + """
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+def started(port=0):
+    command = [sys.executable, "-m", "pytest_agentperf.sim.server", "--model=gpt-oss-120b"]
+    command.append(f"--port={port}")
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return process, json.loads(process.stdout.readline())["port"]
+
+def stop(process):
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+servers = []
+
+@pytest.fixture(scope="session")
+def agentperf_settings(agentperf_settings):
+    first, port = started()
+    servers.extend([first, port])
+    yield replace(agentperf_settings, endpoint=f"http://127.0.0.1:{port}/v1")
+    stop(servers[0])
 
 @pytest.fixture(scope="session")
 def agentperf_meters(agentperf_endpoint):
-    threading.Timer(2.0, agentperf_endpoint.close).start()
+    def restart():
+        stop(servers[0])
+        servers[0], _ = started(servers[1])
+
+    in_a_phase(restart)
     return ()
 """
-    )
+)
+
+
+def test_a_server_that_restarts_spoils_its_phase_and_nothing_else(
+    project: pytest.Pytester,
+) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + RESTARTS)
     project.makepyfile(CAPACITY_TEST)
     result = project.runpytest_subprocess(
-        *SIM, "--tier=easy:speed>=1", "--agentperf-start-agents=4", "--agentperf-min-steady-s=6"
+        *SIM,
+        "--tier=easy:speed>=1",
+        "--agentperf-start-agents=4",
+        "--agentperf-max-agents=4",
+        "--agentperf-min-steady-s=4",
+        "--agentperf-max-down-s=30",
     )
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
-        ["*INVALID, neither pass nor fail*", "*phase complete: the endpoint stopped answering*"]
-    )
-    assert result.ret == UNREACHABLE
-    assert result.outlines[-1].startswith("ENDPOINT DOWN: the endpoint stopped answering")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the endpoint answers again, after * s"])
+    phases = _bundle(project)["phases"]
+    outcomes = [p["verdicts"][0]["outcome"] for p in phases]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] plain JSON
+    assert outcomes == ["invalid", "pass"]
 
 
-def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stop_in_a_phase_keeps_what_was_measured(
+    project: pytest.Pytester, told: signal.Signals
+) -> None:
     project.makepyfile(CAPACITY_TEST)
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *SIM, "--agentperf-min-steady-s=2"],
@@ -270,18 +369,47 @@ def test_ctrl_c_keeps_what_was_measured(project: pytest.Pytester) -> None:
     )
     assert process.stdout is not None
     said = ""
-    while " pass" not in said:  # the first phase has ended
+    while " pass" not in said or "phase 2" not in said:  # the second phase has begun
         line = process.stdout.readline()
         assert line, said
         said += line
-    process.send_signal(signal.SIGINT)
+    load = psutil.Process(process.pid).children(recursive=True)
+    assert load
+    process.send_signal(told)
     rest, _ = process.communicate(timeout=30)
     said += rest
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "not finished (" in said
+    assert not [child for child in load if child.is_running()]
     bundle = _bundle(project)
     assert bundle["phases"]
     assert (next(Path(project.path / "results").iterdir()) / "report.html").exists()
+
+
+FULL_DISK = """
+import resource
+import pytest
+
+@pytest.fixture(scope="session")
+def agentperf_meters(agentperf_endpoint):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+    return ()
+"""
+
+
+def test_a_full_disk_ends_the_session_and_says_how_to_go_on(project: pytest.Pytester) -> None:
+    conftest = Path(__file__).resolve().parents[2] / "conftest.py"
+    project.makeconftest(conftest.read_text("utf-8") + FULL_DISK)
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        "--endpoint=sim+virtual:h200x8/deepseek-v4-pro", *SIM[2:], "--tier=easy:speed>=1"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(
+        ["*what is to be sent cannot be written to *: * File too large; make room, *TMPDIR*"]
+    )
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert _bundle(project)["schema"] == "agentperf-bundle/1"
 
 
 NO_USAGE = """

@@ -3,10 +3,11 @@
 import contextlib
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 LIMIT_S = 20.0
 
@@ -22,9 +23,22 @@ class Server:
     closed: threading.Event = field(default_factory=threading.Event)
     """A connection was closed by the client."""
 
+    ending: threading.Event = field(default_factory=threading.Event)
+    """The server is to end."""
 
-Answers = Callable[[Server, bytes], list[bytes]]
-"""Takes one request, returns what is sent in answer, one write each."""
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Send nothing for so long."""
+
+    s: float
+
+
+Act = Literal["reset", "hang up"]
+"""Cut the connection: by a TCP reset, or in good order."""
+Piece = bytes | Pause | Act
+Answers = Callable[[Server, bytes], Iterable[Piece]]
+"""Takes one request, returns what is sent in answer, one write each, and what else is done."""
 
 
 def answered(body: bytes) -> Answers:
@@ -63,6 +77,7 @@ def serve(
             except OSError:
                 return
             connection.settimeout(LIMIT_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.connections += 1
             threads.append(
                 threading.Thread(target=_converse, args=(server, connection, answers, closes, tls))
@@ -74,6 +89,7 @@ def serve(
     try:
         yield server
     finally:
+        server.ending.set()
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
         accepting.join()
@@ -97,11 +113,24 @@ def _converse(
         with talking, talking.makefile("rb") as reading:
             while request := _request(reading):
                 server.requests.append(request)
-                for data in answers(server, request):
-                    talking.sendall(data)
+                for piece in answers(server, request):
+                    if isinstance(piece, bytes):
+                        talking.sendall(piece)
+                    elif isinstance(piece, Pause):
+                        server.ending.wait(piece.s)
+                    else:
+                        _cut(talking, piece)
+                        return
                 if closes:
                     return
     server.closed.set()
+
+
+def _cut(talking: socket.socket, how: Act) -> None:
+    if how == "reset":  # a lingering time of zero makes the kernel send RST instead of FIN
+        talking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    else:
+        talking.shutdown(socket.SHUT_RDWR)
 
 
 def _request(reading: BinaryIO) -> bytes:

@@ -1,0 +1,117 @@
+"""One event of a streamed answer, as servers write it in JSON; and what an error's body says."""
+
+from typing import Any
+
+import msgspec
+
+from pytest_agentperf.foreign import one_line
+
+__all__ = [
+    "Choice",
+    "Chunk",
+    "Delta",
+    "Detail",
+    "MalformedEventError",
+    "ToolCall",
+    "Usage",
+    "decode_chunk",
+    "message_of",
+]
+
+_MOST_MESSAGE_BYTES = 65_536
+
+
+class MalformedEventError(Exception):
+    """An event that is no chunk of an answer; says why."""
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    """A piece of one call."""
+
+    id: str | None = None
+    function: _Function | None = None
+
+
+class Detail(msgspec.Struct, gc=False):
+    """A piece of reasoning, as OpenRouter writes it."""
+
+    text: str | None = None
+    summary: str | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What one event adds."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    reasoning_details: list[Detail] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One answer of those asked for, of which there is one."""
+
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Token counts as the server reports them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One event."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(Chunk, strict=False).decode
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """Decode the payload of one event.
+
+    Raises:
+        MalformedEventError: it is no chunk.
+    """
+    try:
+        return _decode(data)
+    except RecursionError:
+        raise MalformedEventError("nested too deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+        raise MalformedEventError(one_line(str(broken))) from None
+
+
+def message_of(body: bytes) -> str:
+    """Find the human part of an error body; servers use four shapes and plain text."""
+    try:
+        found: Any = msgspec.json.decode(body[:_MOST_MESSAGE_BYTES])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body[:_MOST_MESSAGE_BYTES].decode("utf-8", "replace").strip()
+        return one_line(text) or "(no body)"
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]  # pyright: ignore[reportUnknownVariableType] foreign JSON
+    try:
+        return one_line(str(found))  # pyright: ignore[reportUnknownArgumentType] foreign JSON
+    except RecursionError:
+        return "(nested too deep)"

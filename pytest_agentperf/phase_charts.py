@@ -1,0 +1,226 @@
+"""Pictures of one phase: what went on second by second, and how its requests were spread."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_agentperf import words
+from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.chart import limits_of
+from pytest_agentperf.plots import Limit, Line, Plot, Scale, Tick, bars, nice_ticks, path, ticks
+from pytest_agentperf.profile import Histogram, PhaseProfile
+from pytest_agentperf.serving import COUNTS
+from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.timeline import Timeline
+
+__all__ = ["phase_charts"]
+
+_MOST_POINTS = 150
+_MINUTES_FROM_S = 600
+_STYLES = "abcdef"
+_MOST_NAMED = 6
+_NEAR = 1.6
+"""A limit that is farther than this factor outside of all values is not drawn beside them."""
+_ROLES = {"accelerator": "accelerators", "chassis": "at the wall", "cpu": "processors"}
+
+_Seconds = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    """Values second by second, and what they are."""
+
+    name: str
+    values: _Seconds
+
+
+def phase_charts(
+    phase: PhaseResult,
+    tiers: Sequence[SLOTier],
+    timeline: Timeline | None,
+    profile: PhaseProfile | None,
+) -> tuple[Plot, ...]:
+    """Return what can be drawn of a phase."""
+    spread = _histograms(tiers, profile) if profile is not None else ()
+    over_time = _over_time(phase, timeline) if timeline is not None else ()
+    return (*spread, *over_time)
+
+
+def _histograms(tiers: Sequence[SLOTier], profile: PhaseProfile) -> Iterator[Plot]:
+    for metric, statistic in (("ttft_s", "p95"), ("output_speed_tok_per_s", "p25")):
+        histogram: Histogram | None = getattr(profile, metric)
+        if histogram is not None and histogram.counts:
+            yield _histogram(metric, f"{metric}.{statistic}", histogram, tiers)
+
+
+def _histogram(metric: str, limited: str, histogram: Histogram, tiers: Sequence[SLOTier]) -> Plot:
+    named = limits_of(limited, tiers)
+    near = {
+        v: names
+        for v, names in named.items()
+        if histogram.low / _NEAR <= v <= histogram.high * _NEAR
+    }
+    far = [f"{', '.join(named[v])} {words.short(v)}" for v in named if v not in near]
+    x = Scale(
+        low=min((histogram.low, *near)) / 1.05, high=max((histogram.high, *near)) * 1.05, log=True
+    )
+    y = Scale(low=0, high=max(histogram.counts))
+    unit, apart = words.unit(limited), histogram.apart
+    notes = [f"n = {histogram.n:,}"]
+    if apart:
+        what = "∞" if metric == "ttft_s" else "0"
+        who = "1 failed request counts" if apart == 1 else f"{apart:,} failed requests count"
+        notes.append(f"{who} as {what}, which has no place in the picture")
+    if far:
+        notes.append(f"limits outside it: {', '.join(far)} {unit}")
+    title = words.metric(metric)
+    title = title[0].upper() + title[1:]
+    return Plot(
+        name=f"histogram.{metric}",
+        title=f"{title}, requests per bin",
+        told=f"{title}: {sum(histogram.counts):,} requests between {words.number(histogram.low)} "
+        f"and {words.number(histogram.high)} {unit}",
+        x_title=unit,
+        x_ticks=ticks(nice_ticks(x, 5), x),
+        y_ticks=ticks([v for v in nice_ticks(y, 4) if v == int(v)], y, down=True),
+        bars=bars(histogram.counts, x.share(histogram.low), x.share(histogram.high)),
+        verticals=_verticals(near, limited, x),
+        note="; ".join(notes),
+    )
+
+
+def _verticals(near: Mapping[float, Sequence[str]], limited: str, x: Scale) -> tuple[Limit, ...]:
+    sign = "≥" if limited.startswith("output_speed") else "≤"
+    who = limited.rpartition(".")[2].upper()
+    return tuple(
+        Limit(
+            at=x.across(value),
+            label_at=f"{12 + 13 * place}",
+            text=f"{', '.join(near[value])}: {who} {sign} {words.short(value)}",
+            value=value,
+        )
+        for place, value in enumerate(sorted(near))
+    )
+
+
+def _over_time(phase: PhaseResult, seen: Timeline) -> Iterator[Plot]:
+    load = (
+        _Series(name="agents started", values=seen.started),
+        _Series(name="requests in flight", values=seen.in_flight),
+        _Series(name="waiting for a first token", values=seen.waiting),
+    )
+    yield from _plot("load", "Agents and requests", "", load, seen)
+    tokens = (_Series(name="output tokens", values=seen.output_tokens),)
+    yield from _plot("tokens", "Output tokens, tok/s", "tok/s", tokens, seen)
+    roles = {each.meter: _ROLES[each.role] for each in phase.meters}
+    power = [
+        _Series(name=f"{roles.get(meter, 'power')}: {meter}", values=values)
+        for meter, values in seen.power_w.items()
+    ]
+    yield from _plot("power", "Power, W", "W", power, seen)
+    yield from _server(seen)
+
+
+def _server(seen: Timeline) -> Iterator[Plot]:
+    told = dict(seen.server)
+    requests = [
+        _Series(name=name, values=told.pop(name)) for name in ("running", "waiting") if name in told
+    ]
+    yield from _plot("server", "Requests at the server, by its own count", "", requests, seen)
+    ratios = [
+        _Series(name=text, values=_percent(told.pop(name)))
+        for name, text in (
+            ("kv_use_ratio", "KV cache in use"),
+            ("prefix_hit_ratio", "prefix-cache hits"),
+            ("accepted_ratio", "drafts accepted"),
+        )
+        if name in told
+    ]
+    for text, part, whole in (
+        ("prefix-cache hits", "prefix_hits", "prefix_queries"),
+        ("drafts accepted", "accepted", "drafted"),
+    ):
+        if part in told and whole in told:
+            ratios.append(_Series(name=text, values=_ratio(told[part], told[whole])))
+    yield from _plot("caches", "Caches and drafts at the server, %", "%", ratios, seen)
+    lost = (
+        [_Series(name="preemptions", values=told["preemptions"])] if "preemptions" in told else []
+    )
+    if any(value for each in lost for value in each.values if value is not None):
+        yield from _plot("preemptions", "Preemptions per second", "", lost, seen)
+    others = [name for name in told if name not in COUNTS][:_MOST_NAMED]
+    for name in others:
+        named = (_Series(name=name, values=told[name]),)
+        yield from _plot(f"server.{name}", name, "", named, seen)
+
+
+def _percent(values: _Seconds) -> _Seconds:
+    return [None if v is None else 100 * v for v in values]
+
+
+def _ratio(part: _Seconds, whole: _Seconds) -> _Seconds:
+    return [100 * p / w if p is not None and w else None for p, w in zip(part, whole, strict=True)]
+
+
+def _plot(
+    name: str, title: str, unit: str, series: Sequence[_Series], seen: Timeline
+) -> Iterator[Plot]:
+    series = [each for each in series if any(v is not None for v in each.values)]
+    if not series:
+        return
+    seconds = len(seen.started)
+    step = max(1, -(-seconds // _MOST_POINTS))
+    drawn = [_coarser(each.values, step) for each in series]
+    highest = max(v for values in drawn for v in values if v is not None)
+    x = Scale(low=0, high=seconds)
+    y = Scale(low=0, high=highest * 1.08 or 1.0)
+    lines = tuple(
+        Line(
+            name=each.name,
+            style=style,
+            path=path([step * (i + 0.5) for i in range(len(values))], values, x, y),
+            told=_in_window(each.values, seen.window_s, unit),
+        )
+        for each, values, style in zip(series, drawn, _STYLES, strict=False)
+    )
+    opens, closes = (min(max(0.0, edge), seconds) for edge in seen.window_s)
+    yield Plot(
+        name=name,
+        title=title,
+        told=f"{title} over time; in the steady window "
+        + "; ".join(f"{line.name}: {line.told}" for line in lines),
+        x_title="min" if seconds > _MINUTES_FROM_S else "s",
+        x_ticks=_time_ticks(x),
+        y_ticks=ticks(nice_ticks(y, 4), y, down=True),
+        band=(x.across(opens), f"{100 * (closes - opens) / seconds:.2f}"),
+        lines=lines,
+        note=f"a point is the mean of {step} s" if step > 1 else "",
+        legend=True,
+    )
+
+
+def _coarser(values: _Seconds, step: int) -> list[float | None]:
+    """Return means of so many seconds each; ``None`` where nothing is known in any of them."""
+    found: list[float | None] = []
+    for start in range(0, len(values), step):
+        known = [v for v in values[start : start + step] if v is not None]
+        found.append(sum(known) / len(known) if known else None)
+    return found
+
+
+def _in_window(values: _Seconds, window_s: tuple[float, float], unit: str) -> str:
+    """Say mean and most of the whole seconds inside the window, and of how many."""
+    opens, closes = int(-(-window_s[0] // 1)), int(window_s[1])
+    known = [v for v in values[opens:closes] if v is not None]
+    if not known:
+        return "no value"
+    mean, most = float(np.mean(known)), max(known)
+    of = f" {unit}" if unit else ""
+    return f"mean {words.number(mean)}{of}, most {words.number(most)}{of} (n = {len(known):,} s)"
+
+
+def _time_ticks(x: Scale) -> tuple[Tick, ...]:
+    per = 60 if x.high > _MINUTES_FROM_S else 1
+    whole = Scale(low=0, high=x.high / per)
+    return ticks(nice_ticks(whole, 6), whole)
