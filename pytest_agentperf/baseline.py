@@ -1,6 +1,6 @@
 """The baseline of a gate: find it, refuse it where it is of something else, and its noise."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,18 +109,23 @@ def read_baseline(name: str) -> tuple[Bundle, Path]:
         raise ConfigError(
             f"{_OPTION} {name!r}: no bundle.json and no folder of runs; give a finished run"
         )
-    good = [(bundle, p) for bundle, p in found if not _objection(bundle, p)]
+    # A run may lie there twice, once without what its gate said.
+    regressed = {b.provenance.run for b, p in found if _regressed(p.parent / "comparison.json")}
+    good = [(bundle, p) for bundle, p in found if not _objection(bundle, regressed)]
     if not good:
-        last, at = max(found, key=_started)
+        last, _ = max(found, key=_started)
         raise ConfigError(
             f"{_OPTION} {name!r}: none of its {len(found)} runs is conformant; the last, "
-            f"{last.provenance.run}, {_objection(last, at)}. Name the run to compare with itself"
+            f"{last.provenance.run}, {_objection(last, regressed)}. Name the run to compare with "
+            "itself"
         )
     return max(good, key=_started)
 
 
-def _started(found: tuple[Bundle, Path]) -> str:
-    return found[0].provenance.started_at
+def _started(found: tuple[Bundle, Path]) -> tuple[str, bool]:
+    """Return when a run began; of its copies that in the run's own folder comes last."""
+    bundle, path = found
+    return bundle.provenance.started_at, path.parent.name == bundle.provenance.run
 
 
 def _read(path: Path) -> Bundle:
@@ -130,9 +135,9 @@ def _read(path: Path) -> Bundle:
         raise ConfigError(f"{_OPTION} {path} cannot be read: {failed}") from failed
 
 
-def _objection(bundle: Bundle, path: Path) -> str:
+def _objection(bundle: Bundle, regressed: Set[str]) -> str:
     """Say why a run of a history is no baseline; empty where it is one."""
-    if _regressed(path.parent / "comparison.json"):
+    if bundle.provenance.run in regressed:
         return "had itself regressed"
     missed = [
         rule.name for run in bundle.models for rule in run.conformance if rule.status == "not met"

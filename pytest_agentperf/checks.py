@@ -1,8 +1,9 @@
 """One check of a phase, and the marks that a phase is held to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Check", "Marks", "at_most"]
+__all__ = ["Check", "Marks", "at_most", "invalid_by"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,11 @@ class Check:
     """A miss makes the phase invalid; else it is a warning beside the number."""
     text: str
     """What it means and what to do, in one sentence; shown when it is missed."""
+
+
+def invalid_by(checks: Iterable[Check]) -> list[str]:
+    """Say why a phase cannot be trusted; empty when it can."""
+    return [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
 
 
 def at_most(

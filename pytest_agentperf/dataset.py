@@ -15,12 +15,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 
+from pytest_agentperf.command import WRONG_USE, Parser
 from pytest_agentperf.dataset_file import check_new, write_lines
 from pytest_agentperf.dataset_rules import problems
 from pytest_agentperf.dataset_split import split
@@ -39,18 +40,10 @@ from pytest_agentperf.trajectory import Dataset
 __all__ = ["main"]
 
 _WRONG_DATA = 1
-_WRONG_USE = 4
 _INTERRUPTED = 130
 _PROGRAM = "python -m pytest_agentperf.dataset"
 
 Item = TypeVar("Item")
-
-
-class _Parser(ArgumentParser):
-    """Ends with the same code and on one line, whether an option or a file is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(_WRONG_USE, f"{message}; see {self.prog} --help\n")
 
 
 def _inspect(asked: Namespace) -> int:
@@ -149,7 +142,7 @@ def _tracked(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
 
 
 def _parser() -> ArgumentParser:
-    parser = _Parser(prog=_PROGRAM, description="Look at datasets, convert, divide, check them.")
+    parser = Parser(prog=_PROGRAM, description="Look at datasets, convert, divide, check them.")
     commands = parser.add_subparsers(required=True, metavar="inspect|convert|split|validate")
 
     inspect = commands.add_parser("inspect", help="tell what a dataset is like")
@@ -194,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except AgentPerfError as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
-        return _WRONG_USE
+        return WRONG_USE
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:

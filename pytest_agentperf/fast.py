@@ -17,7 +17,14 @@ from statistics import fmean
 
 from pytest_agentperf.aim import Findings, crossings, strain, strain_between
 from pytest_agentperf.early import clear_from
-from pytest_agentperf.search import ALIKE_RATIO, CapacitySearch, SearchResult, Status, Wanted
+from pytest_agentperf.search import (
+    ALIKE_RATIO,
+    CapacitySearch,
+    SearchResult,
+    Status,
+    Wanted,
+    says_nothing,
+)
 from pytest_agentperf.slo import Outcome, Verdict
 
 __all__ = ["FastSearch"]
@@ -98,7 +105,7 @@ class FastSearch:
         """
         wanted, before = self._wanted(), self._bracket()
         by_limit = {finding.limit: finding for finding in verdict.findings}
-        if verdict.outcome == "invalid" or self._says_nothing(verdict, short=short):
+        if verdict.outcome == "invalid" or says_nothing(verdict, short=short):
             key = Wanted(agents, short)
             self._invalid[key] = self._invalid.get(key, 0) + 1
         elif short:
@@ -107,11 +114,6 @@ class FastSearch:
         else:
             self._record_full(agents, verdict, by_limit)
         return Wanted(agents, short) == wanted or self._bracket() != before
-
-    def _says_nothing(self, verdict: Verdict, *, short: bool) -> bool:
-        """Tell whether the miss of another tier has ended a full phase before this one was sure."""
-        sure = verdict.outcome == "fail" and verdict.evidence == "certain"
-        return not (short or sure or verdict.evidence == "floors")
 
     def _record_full(self, agents: int, verdict: Verdict, by_limit: Findings) -> None:
         if verdict.outcome == "fail":

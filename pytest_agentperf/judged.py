@@ -1,8 +1,10 @@
 """What was seen of a phase → what a bundle says of it: metrics, power, checks, verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.checks import invalid_by
+from pytest_agentperf.conformance import PhaseFacts
 from pytest_agentperf.early import EarlyVerdict, verdicts_by
 from pytest_agentperf.inside import intervals
 from pytest_agentperf.metrics import summarize
@@ -13,7 +15,7 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.validity import Marks, check
 
-__all__ = ["judge_phase", "marks_of", "ttft_limits_s"]
+__all__ = ["facts_of", "judge_phase", "marks_of", "ttft_limits_s"]
 
 
 def judge_phase(
@@ -37,7 +39,6 @@ def judge_phase(
     metrics = summarize(measurement, speed=settings.speed)
     powers = measure_meters(measurement.meters, measurement.window)
     checks = check(measurement, metrics, marks_of(spec, settings))
-    invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
     return PhaseResult(
         number=0,
         model=spec.model,
@@ -47,11 +48,19 @@ def judge_phase(
         metrics=metrics,
         power=role_power(powers, "accelerator"),
         meters=powers,
-        verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid),
+        verdicts=verdicts_by(tuple(early), spec.tiers, metrics, invalid=invalid_by(checks)),
         checks=checks,
         server=serve(measurement, ttft_limits_s(spec)),
         intervals=intervals(measurement, speed=settings.speed),
     )
+
+
+def facts_of(phases: Iterable[PhaseResult]) -> list[PhaseFacts]:
+    """Return what the conformance of a model asks of its phases."""
+    return [
+        PhaseFacts(checks=p.checks, power=p.power, token_ratio=p.metrics.token_ratio)
+        for p in phases
+    ]
 
 
 def ttft_limits_s(spec: ModelSpec) -> Sequence[float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from pytest_agentperf.answers import capacity_of, contradicts, search_of, verified
 from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
-from pytest_agentperf.conformance import PhaseFacts, conformance
+from pytest_agentperf.conformance import conformance
 from pytest_agentperf.events import Standing, TierStanding
 from pytest_agentperf.forecast import (
     Case,
@@ -19,6 +19,7 @@ from pytest_agentperf.forecast import (
     measured_duration,
     planned_duration,
 )
+from pytest_agentperf.judged import facts_of
 from pytest_agentperf.labels import Labels, labels
 from pytest_agentperf.modes import Search
 from pytest_agentperf.normalize import Capacity
@@ -110,10 +111,7 @@ class Ledger:
 
     def model_run(self, published: ModelSpec | None, *, simulated: bool) -> ModelRun:
         """Return what a bundle says of this model."""
-        facts = [
-            PhaseFacts(checks=p.checks, power=p.power, token_ratio=p.metrics.token_ratio)
-            for p in self.phases
-        ]
+        facts = facts_of(self.phases)
         rules = conformance(
             self.settings, self.spec, published, self.plan, facts, simulated=simulated
         )

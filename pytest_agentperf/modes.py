@@ -3,9 +3,15 @@
 from typing import Protocol
 
 from pytest_agentperf.fast import FastSearch
-from pytest_agentperf.search import ALIKE_RATIO, CapacitySearch, SearchResult, Wanted
+from pytest_agentperf.search import (
+    ALIKE_RATIO,
+    CapacitySearch,
+    SearchResult,
+    Wanted,
+    says_nothing,
+)
 from pytest_agentperf.settings import Settings
-from pytest_agentperf.slo import Verdict
+from pytest_agentperf.slo import Outcome, Verdict
 
 __all__ = ["Exact", "Search", "make_search"]
 
@@ -54,7 +60,11 @@ class Exact:
 
     def record(self, agents: int, verdict: Verdict, *, short: bool) -> bool:
         """Take the verdict of one phase; a short one of another mode says nothing here."""
-        return not short and self._search.record(agents, verdict.outcome, verdict.findings)
+        if short:
+            return False
+        nothing = says_nothing(verdict, short=False)
+        outcome: Outcome = "invalid" if nothing else verdict.outcome
+        return self._search.record(agents, outcome, verdict.findings)
 
 
 def make_search(settings: Settings) -> Search:

@@ -6,6 +6,7 @@ Rows go into row groups as they are read, so that a run of any length needs the 
 import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,14 @@ def write_tables(
         for phase in run.phases():
             for name, rows in _ROWS.items():
                 tables[name].add(rows(phase), _of_phase(phase.result), group_rows)
+        counts = {name: table.close() for name, table in tables.items()}
     except BaseException:
         for table in tables.values():
             table.drop()
         raise
-    return {name: table.close() for name, table in tables.items()}
+    for table in tables.values():
+        table.publish()
+    return counts
 
 
 class _Table:
@@ -174,14 +178,20 @@ class _Table:
                 self._flush()
 
     def close(self) -> int:
+        """End the file and return how many rows it has."""
         self._flush()
         self._writer.close()
-        self._part.replace(self._path)
         return self._rows
 
+    def publish(self) -> None:
+        """Give the ended file its name."""
+        self._part.replace(self._path)
+
     def drop(self) -> None:
-        self._writer.close()
-        self._part.unlink()
+        """Remove what was written, ended or not."""
+        with suppress(Exception):  # a disk that is full; why is told already
+            self._writer.close()
+        self._part.unlink(missing_ok=True)
 
     def _type(self, kind: str) -> Any:
         if kind.startswith("list<"):
@@ -204,14 +214,22 @@ _AS_KEPT = [f.name for f in fields(TurnRecord) if f.name != "token_offsets_us"]
 
 
 def _requests(phase: StoredPhase) -> Iterator[dict[str, Any]]:
+    inside = 0
     for turn in phase.turns:
         row = {name: getattr(turn, name) for name in _AS_KEPT}
         row["in_window"] = phase.window.holds(turn.sent_ns)
+        inside += row["in_window"]
         row["ttft_s"], row["e2e_s"] = ttft_s(turn), e2e_s(turn)
         row["output_speed_tok_per_s"] = output_speed_tok_per_s(turn)
         row["first_chunk_speed_tok_per_s"] = first_chunk_speed_tok_per_s(turn)
         row["token_offsets_us"] = np.frombuffer(turn.token_offsets_us, dtype="<u4")
         yield row
+    was = phase.result
+    if inside != was.metrics.requests:
+        raise ConfigError(
+            f"phase {was.number}: {inside} requests of its window are kept, and the run judged "
+            f"{was.metrics.requests}: its files are not whole; copy the run's folder again"
+        )
 
 
 def _phases(phase: StoredPhase) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 from socket import AF_INET, AF_INET6, create_server, socket
 
+from pytest_agentperf.command import WRONG_USE, Parser
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.importers.recording import load
 from pytest_agentperf.recorder.journal import Journal
@@ -33,7 +34,6 @@ __all__ = ["main"]
 
 _PORT = 8484
 _BACKLOG = 1024
-_WRONG_USE = 2
 _SUFFIX = ".jsonl"
 
 
@@ -97,7 +97,7 @@ def _say(line: str) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = Parser(
         prog="python -m pytest_agentperf.record",
         description="Record what an agent asks of a server, as trajectories to replay.",
     )
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_summary(proxy, asked.out))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
-        return _WRONG_USE
+        return WRONG_USE
     return 0
 
 

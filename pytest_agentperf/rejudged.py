@@ -7,17 +7,21 @@ counts are of the whole steady window, so a part of it has none.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import isclose
+from typing import cast
 
 from pytest_agentperf.bundle import PhaseResult
+from pytest_agentperf.checks import invalid_by
 from pytest_agentperf.early import judge_early, verdicts_by
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.inside import intervals
 from pytest_agentperf.judged import marks_of, ttft_limits_s
 from pytest_agentperf.metrics import Metrics, summarize
 from pytest_agentperf.power import MeterPower, Power, role_power
+from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.records import ClientHealth, Measurement, Window
+from pytest_agentperf.search import says_nothing
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier, Verdict
@@ -25,7 +29,7 @@ from pytest_agentperf.steady import Floors, PhaseState
 from pytest_agentperf.stored import StoredPhase
 from pytest_agentperf.validity import Check, check
 
-__all__ = ["Part", "Terms", "rejudge"]
+__all__ = ["Part", "Terms", "is_alike", "rejudge"]
 
 _AS_IT_WAS = frozenset(
     {
@@ -35,10 +39,10 @@ _AS_IT_WAS = frozenset(
     }
 )  # fmt: skip
 """Checks of what is not kept request by request."""
-_JUDGED = (
-    "requests", "failed", "ttft_s", "usage_speed_tok_per_s", "first_chunk_speed_tok_per_s", "e2e_s",
-    "isl_tokens", "osl_tokens", "throughput_tok_per_s", "trajectories",
-)  # fmt: skip
+_ENDED_EARLY = (
+    "floors met: evidence against the run's tiers ended the phase, and of this one it is not sure; "
+    "measure it"
+)
 _SAME = 1e-9
 """Relative: another build of NumPy may add up in another order."""
 
@@ -55,6 +59,13 @@ class Part:
     def is_all(self) -> bool:
         """Tell whether it is the whole window, however long that is."""
         return not self.start_s and self.end_s is None
+
+    @property
+    def length_s(self) -> float | None:
+        """Its length in seconds, to the nanosecond; ``None`` where it ends with the window."""
+        if self.end_s is None:
+            return None
+        return (round(self.end_s * 1e9) - round(self.start_s * 1e9)) / 1e9
 
     def __str__(self) -> str:
         if self.is_all:
@@ -87,11 +98,7 @@ class Terms:
     @property
     def floors(self) -> Floors:
         """What a full phase must reach."""
-        return Floors(
-            min_trajectories=self.settings.min_trajectories,
-            min_trajectories_per_agent=self.settings.min_trajectories_per_agent,
-            min_steady_s=self.settings.min_steady_s,
-        )
+        return full_phase(self.spec, self.settings).floors
 
 
 def rejudge(stored: StoredPhase, then: Terms, now: Terms) -> PhaseResult:
@@ -150,10 +157,10 @@ def _measurement(stored: StoredPhase, then: Terms) -> Measurement:
     if _missed(told, "floors met") is not None:
         return measurement
     # What was met before evidence or failures ended the phase is met still.
-    met = not _missing_floors(measurement, then.floors)
+    met = not _missing_floors(measurement, then)
     evidence = was.short or any(v.evidence != "floors" for v in was.verdicts)
-    # An invalid phase says nothing of evidence; where it could end one, floors do.
-    decided = evidence or (bool(was.invalid) and then.settings.mode == "fast" and not met)
+    # An invalid phase does not tell whether it was evidence that ended it before its floors.
+    decided = evidence or (bool(was.invalid) and not met)
     bound = marks_of(then.spec, then.settings).max_error_ratio
     failed_out = not (decided or met) and was.metrics.error_ratio > bound
     return replace(
@@ -170,27 +177,43 @@ def _missed(told: Mapping[str, Check], name: str) -> str | None:
 
 
 def _check_kept(was: PhaseResult, found: Metrics) -> None:
-    """Hold what the requests give against what the run said of them."""
-    for name in _JUDGED:
-        said, given = _numbers(getattr(was.metrics, name)), _numbers(getattr(found, name))
-        if len(said) != len(given) or not all(
-            isclose(a, b, rel_tol=_SAME) for a, b in zip(said, given, strict=True)
-        ):
+    """Hold what the requests give against what the run said of them, figure by figure."""
+    for each in fields(Metrics):
+        said, given = getattr(was.metrics, each.name), getattr(found, each.name)
+        unknown = each.default is not MISSING and said == each.default  # to an older run
+        if not (unknown or is_alike(said, given)):
             raise ConfigError(
                 f"phase {was.number}: its requests are not those that the run judged, or another "
-                f"version did: {name} was {_shown(said)} and is {_shown(given)}; nothing can be "
-                "judged again by what is kept"
+                f"version did: {each.name} was {_shown(said)} and is {_shown(given)}; nothing can "
+                "be judged again by what is kept"
             )
 
 
-def _numbers(value: object) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    return (float(value),) if isinstance(value, int | float) else tuple(asdict(value).values())  # pyright: ignore[reportArgumentType] a Distribution
+def is_alike(one: object, other: object) -> bool:
+    """Tell whether two results are the same, but for the last digits of their numbers."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return isclose(one, other, rel_tol=_SAME)
+    mine, theirs = _parts(one), _parts(other)
+    if mine is None or theirs is None:
+        return one == other
+    return mine.keys() == theirs.keys() and all(is_alike(mine[k], theirs[k]) for k in mine)
 
 
-def _shown(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{n:.6g}" for n in numbers) or "nothing"
+def _parts(value: object) -> Mapping[object, object] | None:
+    """Return what a result consists of, by name or place; ``None`` where it has no parts."""
+    if is_dataclass(value):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return cast(Mapping[object, object], value)
+    return dict(enumerate(cast(tuple[object, ...], value))) if isinstance(value, tuple) else None
+
+
+def _shown(value: object) -> str:
+    if is_dataclass(value):
+        return ", ".join(_shown(getattr(value, f.name)) for f in fields(value))
+    return (
+        f"{value:.6g}" if isinstance(value, float) else "nothing" if value is None else str(value)
+    )
 
 
 def _under(
@@ -202,16 +225,18 @@ def _under(
     part = replace(measured, window=now.part.of(measured.window))
     if measured.decided or was.short:
         return part, ()
-    missing = _missing_floors(part, now.floors)
+    missing = _missing_floors(part, now)
     return replace(part, floors_met=not missing), missing
 
 
-def _missing_floors(measurement: Measurement, floors: Floors) -> tuple[str, ...]:
+def _missing_floors(measurement: Measurement, terms: Terms) -> tuple[str, ...]:
+    """Return what is missing; a part has only the trajectories that completed inside it."""
     window = measurement.window
-    state = PhaseState(agents=measurement.agents, settle_s=0.0, floors=floors)
+    state = PhaseState(agents=measurement.agents, settle_s=0.0, floors=terms.floors)
     state.started(dict.fromkeys(range(measurement.agents), window.start_ns))
     for turn in measurement.turns:
-        if turn.end_ns <= window.end_ns:
+        counts = terms.part.is_all or turn.end_ns >= window.start_ns
+        if counts and turn.end_ns <= window.end_ns:
             state.turn(turn)
     return state.missing(window.end_ns)
 
@@ -224,7 +249,8 @@ def _checks(
     missing: Sequence[str],
 ) -> Iterator[Check]:
     told = {c.name: c for c in was.checks}
-    for found in check(measurement, metrics, marks_of(now.spec, now.settings)):
+    again = check(measurement, metrics, marks_of(now.spec, now.settings))
+    for found in again:
         before = told.get(found.name)
         if found.name in _AS_IT_WAS:
             if before is not None:
@@ -238,6 +264,8 @@ def _checks(
             yield replace(found, text=f"{lacking}; lower them, or take a longer part")
         else:
             yield found
+    names = {found.name for found in again}
+    yield from (c for c in was.checks if c.name not in names)  # another version's
 
 
 def _power(before: Check, was: PhaseResult, now: Terms) -> Check:
@@ -288,7 +316,7 @@ def _verdicts(
     terms: tuple[Terms, Terms],
 ) -> tuple[Verdict, ...]:
     then, now = terms
-    invalid = [f"{c.name}: {c.text}" for c in checks if c.invalidates and not c.ok]
+    invalid = invalid_by(checks)
     speed = now.settings.speed
     if invalid or not measurement.decided:
         return verdicts_by((), now.spec.tiers, metrics, invalid=invalid)
@@ -297,11 +325,20 @@ def _verdicts(
         for tier in now.spec.tiers
     ]
     found = verdicts_by(early, now.spec.tiers, metrics)
+    if not was.short:
+        found = tuple(map(_sure, found))
     if was.invalid or not now.part.is_all or speed != then.settings.speed:
         return found
     # Requests that were open when the phase ended had a part in these; they are not kept.
     known = {_limits(tier): was.verdict(tier.name) for tier in then.spec.tiers}
     return tuple(known.get(_limits(t), v) for t, v in zip(now.spec.tiers, found, strict=True))
+
+
+def _sure(verdict: Verdict) -> Verdict:
+    """Return what a full phase before its floors says of a tier: a certain miss, or nothing."""
+    if not says_nothing(verdict, short=False):
+        return verdict
+    return replace(verdict, outcome="invalid", reasons=(_ENDED_EARLY, *verdict.reasons))
 
 
 def _limits(tier: SLOTier) -> SLOTier:

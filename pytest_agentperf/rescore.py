@@ -6,6 +6,7 @@
     rescore RUN --window-s 120:
 
 A new folder gets ``bundle.json`` and ``report.html``; RUN is never touched (``docs/results.md``).
+Where the run's own judgement comes out again, nothing is written without ``--out``.
 """
 
 import sys
@@ -27,20 +28,27 @@ from pytest_agentperf.tierfile import choose_models, parse_tiers
 __all__ = ["main"]
 
 _PROGRAM = "python -m pytest_agentperf.rescore"
-_KNOBS = ("speed", "min_trajectories", "min_trajectories_per_agent")
+_COMPARISON = "comparison.json"
+_FLOORS = ("min_steady_s", "min_trajectories", "min_trajectories_per_agent")
+_KNOBS = ("speed", *_FLOORS)
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Judge again and write; return the exit code: 0, or 4 where something is wrong."""
     asked = _parser().parse_args(given)
     try:
-        folder, run, judged = _judged(asked)
-        _write(folder, run, judged)
+        run, judged = _judged(asked)
+        folder = _folder(asked, judged)
+        if folder is not None:
+            _write(folder, run, judged)
     except (AgentPerfError, OSError) as wrong:
         sys.stderr.write(f"error: {wrong}\n")
         return WRONG_USE
     sys.stdout.writelines(f"{line}\n" for line in _said(run.bundle, judged))
-    sys.stdout.write(f"bundle: {folder / 'bundle.json'}\n")
+    if folder is None:
+        sys.stdout.write("nothing is written: --out names a folder for a copy\n")
+    else:
+        sys.stdout.write(f"bundle: {folder / 'bundle.json'}\n")
     return 0
 
 
@@ -60,17 +68,22 @@ def _parser() -> ArgumentParser:
         "--window-s",
         help="seconds of every steady window: 300 (the first ones), 120: (all later), 120:420",
     )
-    parser.add_argument("--min-trajectories", type=int, help="floor, of the phase so far")
+    parser.add_argument("--min-steady-s", type=float, help="floor of a window's, or part's, length")
+    parser.add_argument("--min-trajectories", type=int, help="floor, of the phase or of the part")
     parser.add_argument("--min-trajectories-per-agent", type=int, help="floor, the same")
     return parser
 
 
-def _judged(asked: Namespace) -> tuple[Path, StoredRun, Bundle]:
+def _judged(asked: Namespace) -> tuple[StoredRun, Bundle]:
     run = open_run(asked.run)
+    if asked.out is not None and asked.run.resolve() in asked.out.resolve().parents:
+        raise ConfigError(
+            f"--out {asked.out} lies in {asked.run}, which stays as it is; name another folder"
+        )
     models = [m.spec.model for m in run.bundle.models]
     given = {name: value for name in _KNOBS if (value := getattr(asked, name)) is not None}
-    for name in _KNOBS[1:]:
-        if given.get(name, 0) < 0:
+    for name in _FLOORS:
+        if not 0 <= given.get(name, 0) < float("inf"):
             raise ConfigError(f"--{name.replace('_', '-')} {given[name]}: must be 0 or more")
     judged = rescore(
         run,
@@ -81,9 +94,14 @@ def _judged(asked: Namespace) -> tuple[Path, StoredRun, Bundle]:
             published=published(models),
         ),
     )
-    name = run.bundle.provenance.run
-    same = f"{name}-rescored" if judged.rescored is None else judged.provenance.run
-    return asked.out or asked.run.resolve().parent / same, run, judged
+    return run, judged
+
+
+def _folder(asked: Namespace, judged: Bundle) -> Path | None:
+    """Return the new folder; ``None`` where there is nothing new to write."""
+    if asked.out is not None or judged.rescored is None:
+        return asked.out
+    return asked.run.resolve().parent / judged.provenance.run
 
 
 def _tiers(asked: Namespace, bundle: Bundle) -> dict[str, tuple[SLOTier, ...]]:
@@ -126,22 +144,31 @@ def _part(text: str | None) -> Part:
 
 
 def _write(folder: Path, run: StoredRun, judged: Bundle) -> None:
-    """Write the new folder; where nothing differs the bundle is the run's, byte for byte."""
+    """Write the new folder; where nothing differs the bundle is the run's, byte for byte.
+
+    What the run's gate said goes with such a copy: no copy of a regressed run is a baseline.
+    """
+    same = judged.rescored is None
+    files = {
+        "report.html": render_page(judged).encode(),
+        "bundle.json": run.data if same else encode_bundle(judged),
+    }
+    comparison = run.path / _COMPARISON
+    if same and comparison.exists():
+        files[_COMPARISON] = comparison.read_bytes()
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise ConfigError(f"--out {folder}: there is something; name a new folder") from None
-    page = render_page(judged)
-    same = judged.rescored is None
-    (folder / "report.html").write_text(page, "utf-8")
-    (folder / "bundle.json").write_bytes(run.data if same else encode_bundle(judged))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _said(before: Bundle, after: Bundle) -> Iterator[str]:
     """Yield what has changed, and every answer beside the one that the run gave."""
     run = before.provenance.run
     if after.rescored is None:
-        yield f"run {run}, judged as it was: the same bundle"
+        yield f"run {run}, judged as it was: its own judgement comes out again"
     else:
         yield from (f"run {run} again: {line}" for line in after.rescored.changed)
     gave = {(c.model, c.tier): c for c in before.capacities}
@@ -151,6 +178,13 @@ def _said(before: Bundle, after: Bundle) -> Iterator[str]:
         yield f"{found.model} {found.tier}: {answer_said(found)}{beside}"
     invalid = [p for p in after.phases if p.invalid]
     yield from (f"phase {p.number}, {p.agents} agents, is invalid: {p.invalid[0]}" for p in invalid)
+    yield from (
+        f"phase {p.number}, {p.agents} agents, does not answer {v.tier}: {v.reasons[0]}"
+        for p in after.phases
+        if not p.invalid
+        for v in p.verdicts
+        if v.outcome == "invalid"
+    )
 
 
 if __name__ == "__main__":

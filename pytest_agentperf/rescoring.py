@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pytest_agentperf import __version__
 from pytest_agentperf.answers import capacity_of
 from pytest_agentperf.bundle import Bundle, ModelRun, PhaseResult, Rescored
-from pytest_agentperf.conformance import PhaseFacts, Rule, conformance
+from pytest_agentperf.conformance import Rule, conformance
+from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.judged import facts_of
 from pytest_agentperf.normalize import Capacity
-from pytest_agentperf.rejudged import Part, Terms, rejudge
+from pytest_agentperf.rejudged import Part, Terms, is_alike, rejudge
 from pytest_agentperf.settings import Settings, option_name
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.stored import StoredRun
@@ -26,7 +28,7 @@ class Asked:
     tiers: Mapping[str, tuple[SLOTier, ...]] = field(default_factory=dict[str, tuple[SLOTier, ...]])
     """By model."""
     settings: Mapping[str, str | float] = field(default_factory=dict[str, str | float])
-    """By name: ``speed``, ``min_trajectories``, ``min_trajectories_per_agent``."""
+    """By name: ``speed`` and the floors."""
     part: Part = field(default_factory=Part)
     published: Mapping[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
     """The entries that ship for these models."""
@@ -59,9 +61,9 @@ def rescore(run: StoredRun, asked: Asked) -> Bundle:
         phases=phases,
         capacities=tuple(_capacities(bundle, phases, [now for _, now in terms.values()], asked)),
     )
-    if judged != bundle and not changed:
-        changed = (_of_itself(bundle),)
-    return _marked(judged, run, changed) if changed else judged
+    if changed:
+        return _marked(judged, run, changed)
+    return bundle if is_alike(judged, bundle) else _marked(judged, run, (_of_itself(bundle),))
 
 
 def answer_said(capacity: Capacity) -> str:
@@ -91,11 +93,13 @@ def _of_itself(bundle: Bundle) -> str:
 
 def _settings(then: Settings, asked: Asked) -> Settings:
     now = replace(then, **asked.settings)  # pyright: ignore[reportArgumentType] by their names
-    part = asked.part
-    if part.is_all:
-        return now
-    left_s = now.min_steady_s - part.start_s if part.end_s is None else part.end_s - part.start_s
-    return replace(now, min_steady_s=max(0.0, min(now.min_steady_s, left_s)))
+    length_s = asked.part.length_s
+    if length_s is not None and length_s < now.min_steady_s:
+        raise ConfigError(
+            f"{asked.part} has {length_s:g} s, and the floor of a window's length is "
+            f"{now.min_steady_s:g} s: take a longer part, or lower the floor by --min-steady-s"
+        )
+    return now
 
 
 def _spec(then: ModelSpec, asked: Asked) -> ModelSpec:
@@ -139,7 +143,7 @@ def _model_run(
                 each.spec,
                 published,
                 was.dataset,
-                [_facts(p) for p in judged if p.model == was.spec.model],
+                facts_of(p for p in judged if p.model == was.spec.model),
                 simulated=bundle.provenance.simulated,
             )
         }
@@ -151,10 +155,6 @@ def _model_run(
     )
     forecast = was.forecast if now.spec.tiers == then.spec.tiers else None
     return replace(was, spec=now.spec, conformance=rules, forecast=forecast)
-
-
-def _facts(phase: PhaseResult) -> PhaseFacts:
-    return PhaseFacts(checks=phase.checks, power=phase.power, token_ratio=phase.metrics.token_ratio)
 
 
 def _capacities(
@@ -178,7 +178,10 @@ def _capacities(
 def _alike(before: Sequence[PhaseResult], after: Sequence[PhaseResult], tier: SLOTier) -> bool:
     """Tell whether all is equal that an answer rests on."""
     return all(
-        (a.verdict(tier.name), a.metrics, a.meters) == (b.verdict(tier.name), b.metrics, b.meters)
+        is_alike(
+            (a.verdict(tier.name), a.metrics, a.meters),
+            (b.verdict(tier.name), b.metrics, b.meters),
+        )
         for a, b in zip(before, after, strict=True)
     )
 

@@ -20,9 +20,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pytest_agentperf.aim import Findings, crossings, strain
-from pytest_agentperf.slo import Finding, Outcome
+from pytest_agentperf.slo import Finding, Outcome, Verdict
 
-__all__ = ["ALIKE_RATIO", "CapacitySearch", "SearchResult", "Status", "Wanted"]
+__all__ = [
+    "ALIKE_RATIO",
+    "CapacitySearch",
+    "SearchResult",
+    "Status",
+    "Wanted",
+    "says_nothing",
+]
 
 _TRIES = 2
 _SLACK = 2
@@ -63,6 +70,12 @@ class SearchResult:
     """Where the curve is not monotone: reported, never a capacity."""
     by_curve: bool = False
     """The next number was not measured: by the slope of short phases it fails."""
+
+
+def says_nothing(verdict: Verdict, *, short: bool) -> bool:
+    """Tell whether the miss of another tier has ended a full phase before this one was sure."""
+    sure = verdict.outcome == "fail" and verdict.evidence == "certain"
+    return not (short or sure or verdict.evidence == "floors")
 
 
 class CapacitySearch:

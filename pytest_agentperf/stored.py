@@ -19,6 +19,7 @@ from pytest_agentperf.timeline import Timeline
 __all__ = ["StoredPhase", "StoredRun", "open_run"]
 
 _REQUESTS, _TIMELINE, _COUNTS = "requests.jsonl", "timeline.jsonl", "token_counts.jsonl"
+_OFFSET_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +104,29 @@ Row = TypeVar("Row", bound=_Numbered)
 class _Request(TurnRecord):
     phase: int
 
+    def __post_init__(self) -> None:
+        if len(self.token_offsets_us) % _OFFSET_BYTES:
+            raise ValueError(
+                f"token_offsets_us has {len(self.token_offsets_us)} bytes, no multiple of "
+                f"{_OFFSET_BYTES}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seconds(Timeline):
     phase: int
+
+    def __post_init__(self) -> None:
+        seconds = [
+            ("started", len(self.started)),
+            ("in_flight", len(self.in_flight)),
+            ("waiting", len(self.waiting)),
+            ("output_tokens", len(self.output_tokens)),
+            *((f"server {name}", len(values)) for name, values in self.server.items()),
+        ]
+        if len({count for _, count in seconds}) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in seconds)
+            raise ValueError(f"its columns have not as many seconds: {told}")
 
 
 class _Sent(msgspec.Struct, frozen=True):
@@ -140,7 +160,7 @@ class _Log(Generic[Row]):
 
 def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     decode = msgspec.json.Decoder(kind).decode
-    last = 0
+    last = number = 0
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -154,7 +174,7 @@ def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     except OSError as failed:
         raise ConfigError(f"{path} cannot be read: {failed}") from failed
     except msgspec.DecodeError as broken:
-        raise ConfigError(f"{path} cannot be read, after phase {last}: {broken}") from broken
+        raise ConfigError(f"{path}, line {number} cannot be read: {broken}") from broken
 
 
 class _Source:

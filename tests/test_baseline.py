@@ -1,6 +1,7 @@
 """Which runs may be compared with: found on disk, and held against what would be measured now."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def test_of_a_history_the_last_conformant_run_counts_that_had_not_regressed(
     _write(tmp_path, replace(run("d"), capacities=()))
     found, _ = read_baseline(str(tmp_path))
     assert found.provenance.run == "c"
+
+
+def test_what_a_gate_said_of_a_run_holds_for_its_copies(tmp_path: Path) -> None:
+    at = _write(tmp_path, baseline("slow"), verdict="regressed")
+    (tmp_path / "zzz-copy").mkdir()
+    shutil.copy(at / "bundle.json", tmp_path / "zzz-copy")
+    with pytest.raises(ConfigError, match="the last, slow, had itself regressed"):
+        read_baseline(str(tmp_path))
+    # Of two that are good, the run's own folder has what lies beside its bundle.
+    (at / "comparison.json").unlink()
+    assert read_baseline(str(tmp_path))[1] == at / "bundle.json"
 
 
 def test_a_history_without_a_conformant_run_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Which search a mode runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_agentperf.fast import FastSearch
 from pytest_agentperf.modes import Exact, make_search
 from pytest_agentperf.search import CapacitySearch, Wanted
 from pytest_agentperf.settings import make_settings
-from pytest_agentperf.slo import Finding, Outcome, Verdict
+from pytest_agentperf.slo import Evidence, Finding, Outcome, Verdict
 
 
 def verdict(agents: int, outcome: Outcome, *findings: Finding) -> Verdict:
@@ -49,6 +51,24 @@ class TestExact:
     @staticmethod
     def search() -> Exact:
         return Exact(CapacitySearch(start_agents=8, max_agents=64, resolution=0.02))
+
+    @pytest.mark.parametrize(
+        ("outcome", "evidence", "agents", "first_failing"),
+        [
+            ("pass", "floors", 16, None),
+            ("pass", "certain", 0, None),
+            ("pass", "unclear", 0, None),
+            ("fail", "unclear", 0, None),
+            ("fail", "certain", 0, 16),
+        ],
+    )
+    def test_what_evidence_ended_is_a_certain_miss_or_nothing(
+        self, outcome: Outcome, evidence: Evidence, agents: int, first_failing: int | None
+    ):
+        search = self.search()
+        search.record(16, replace(verdict(16, outcome), evidence=evidence), short=False)
+        found = search.result()
+        assert (found.agents, found.first_failing) == (agents, first_failing)
 
     def test_asks_for_full_phases_alone(self):
         search = self.search()

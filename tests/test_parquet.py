@@ -46,7 +46,8 @@ def _seconds(window: Window) -> Timeline:
 def run(tmp_path: Path) -> Path:
     """Two phases of four requests each; the first was counted by a local tokenizer."""
     bundle = example_bundle()
-    folder = RunFolder(tmp_path / "results", replace(bundle, phases=bundle.phases[:2]))
+    phases = tuple(replace(p, metrics=replace(p.metrics, requests=3)) for p in bundle.phases[:2])
+    folder = RunFolder(tmp_path / "results", replace(bundle, phases=phases))
     for number in (1, 2):
         folder.turns(number, ROWS)
         folder.timeline(number, _seconds(WINDOW))
@@ -152,8 +153,33 @@ def test_nothing_is_left_of_an_export_that_fails(
     with (run / "requests.jsonl").open("ab") as log:
         log.write(b"{}\n")
     assert export.main([str(run), "--out", str(tmp_path / "tables")]) == 4
-    assert "requests.jsonl cannot be read, after phase 2: " in capsys.readouterr().err
+    assert "requests.jsonl, line 9 cannot be read: " in capsys.readouterr().err
     assert list((tmp_path / "tables").iterdir()) == []
+
+
+def test_a_run_that_lost_requests_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (run / "requests.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "requests.jsonl").write_bytes(b"".join(lines[:5]))
+    assert export.main([str(run), "--out", str(tmp_path / "tables")]) == 4
+    assert "phase 2: 1 requests of its window are kept, and the run judged 3: " in (
+        capsys.readouterr().err
+    )
+    assert list((tmp_path / "tables").iterdir()) == []
+
+
+def test_no_table_has_its_name_before_all_are_whole(run: Path, tmp_path: Path) -> None:
+    # Seconds started by more agents than 32 bits count: found when that table is closed.
+    lines = [json.loads(line) for line in (run / "timeline.jsonl").read_bytes().splitlines()]
+    lines[1]["started"][1] = 2**40
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run / "timeline.jsonl").write_text(text, "utf-8")
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="too large"):
+        write_tables(open_run(run), folder)
+    assert list(folder.iterdir()) == []
 
 
 def test_wrong_use_is_refused(

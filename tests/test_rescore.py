@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pytest_agentperf import rescore
+from pytest_agentperf.baseline import read_baseline
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.resume import read_run
 from tests.measured import MODEL, measured_run
@@ -98,6 +99,69 @@ def test_what_is_asked_for_and_is_so_already_changes_nothing(
     again(run, tmp_path / "new", *options)
     same = (tmp_path / "new" / "bundle.json").read_bytes() == (run / "bundle.json").read_bytes()
     assert same
+
+
+def test_nothing_is_written_where_the_run_s_own_judgement_comes_out_again(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rescore.main([str(copy), "--speed", "usage"]) == 0
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+    said = capsys.readouterr().out
+    assert "its own judgement comes out again" in said
+    assert "nothing is written: --out names a folder for a copy" in said
+    assert rescore.main([str(copy), "--tier", "t:speed>=1"]) == 0
+    assert sum("-rescored-" in p.name for p in copy.parent.iterdir()) == 1
+
+
+def test_no_copy_of_a_regressed_run_is_a_baseline(copy: Path, tmp_path: Path) -> None:
+    def conform(bundle: dict[str, Any]) -> None:
+        for rule in bundle["models"][0]["conformance"]:
+            rule["status"] = "met"
+
+    edit(copy / "bundle.json", conform)
+    history = tmp_path / "history"
+    assert rescore.main([str(copy), "--out", str(history / "good")]) == 0
+    bundle, _ = read_baseline(str(history))
+    assert bundle.provenance.run == read_baseline(str(copy))[0].provenance.run
+    shutil.rmtree(history)
+    (copy / "comparison.json").write_text('{"verdict": "regressed"}', "utf-8")
+    assert rescore.main([str(copy), "--out", str(history / "new")]) == 0
+    with pytest.raises(ConfigError, match="had itself regressed"):
+        read_baseline(str(history))
+
+
+def test_the_last_digits_of_another_build_are_no_other_judgement(
+    copy: Path, tmp_path: Path
+) -> None:
+    def change(bundle: dict[str, Any]) -> None:
+        bundle["phases"][0]["metrics"]["ttft_s"]["mean"] *= 1 + 1e-12
+        bundle["phases"][0]["verdicts"][0]["findings"][0]["observed"] *= 1 + 1e-12
+
+    edit(copy / "bundle.json", change)
+    again(copy, tmp_path / "new")
+    same = (tmp_path / "new" / "bundle.json").read_bytes() == (copy / "bundle.json").read_bytes()
+    assert same
+    # A tier that was measured keeps its answer beside others.
+    after = again(copy, tmp_path / "more", "--tier", "easy", "--tier", "t:speed>=1")
+    before = json.loads((copy / "bundle.json").read_bytes())
+    assert after["capacities"][0] == before["capacities"][0]
+
+
+def test_a_check_of_another_version_makes_a_phase_invalid_still(copy: Path, tmp_path: Path) -> None:
+    stepped = {
+        "name": "clock stepped", "value": None, "limit": None, "ok": False, "invalidates": True,
+        "text": "the wall clock stepped",
+    }  # fmt: skip
+
+    def change(bundle: dict[str, Any]) -> None:
+        bundle["phases"][0]["checks"].append(stepped)
+
+    edit(copy / "bundle.json", change)
+    phase = again(copy, tmp_path / "new", "--tier", "t:speed>=1")["phases"][0]
+    assert phase["checks"][-1] == stepped
+    (verdict,) = phase["verdicts"]
+    assert verdict["outcome"] == "invalid"
+    assert verdict["reasons"] == ["clock stepped: the wall clock stepped"]
 
 
 def test_other_percentiles_are_what_numpy_gives(
@@ -206,7 +270,45 @@ def test_phases_that_can_no_longer_be_trusted_answer_nothing(
     assert conformance["every phase can be trusted"] == "not met"
 
 
-PART = ("--window-s", "10:50", "--min-trajectories", "1")
+def test_a_sliver_of_the_window_has_not_the_floors(run: Path, tmp_path: Path) -> None:
+    windows_s = [
+        p["metrics"]["window_s"] for p in json.loads((run / "bundle.json").read_bytes())["phases"]
+    ]
+    # Each of two parts is shorter than the 60 s that the run asked of a window.
+    for name, start_s in (("sliver", min(windows_s) - 0.4), ("most", max(windows_s) - 59.9)):
+        after = again(run, tmp_path / name, "--window-s", f"{start_s}:", "--min-trajectories", "1")
+        assert after["settings"]["min_steady_s"] == 60
+        assert {v["outcome"] for p in after["phases"] for v in p["verdicts"]} == {"invalid"}
+        assert "of 60 s steady" in after["phases"][0]["verdicts"][0]["reasons"][0]
+
+
+def test_lower_floors_are_asked_for_by_name_and_no_rule_is_met_by_them(
+    run: Path, tmp_path: Path
+) -> None:
+    # In binary fractions 41.1 - 0.8 is more than 40.3; in nanoseconds it is not.
+    options = ("--window-s", "0.8:41.1", "--min-steady-s", "40.3", *PART[4:])
+    after = again(run, tmp_path / "new", *options)
+    assert {v["outcome"] for p in after["phases"] for v in p["verdicts"]} == {"pass", "fail"}
+    assert "--agentperf-min-steady-s 40.3, was 60.0" in after["rescored"]["changed"]
+    rules = {r["name"]: r["status"] for r in after["models"][0]["conformance"]}
+    assert rules["30 trajectories, 3 per agent, 10 minutes steady"] == "not met"
+
+
+def test_a_part_has_only_the_trajectories_that_completed_in_it(run: Path, tmp_path: Path) -> None:
+    rows, start, end = requests_of(run, 1)
+    ends = [r["end_ns"] for r in rows if r["last_turn"] and r["error"] is None]
+    inside = sum(start + 20e9 <= at <= end for at in ends)
+    assert inside < sum(at <= end for at in ends)
+    for floor in (inside, inside + 1):
+        phase = again(
+            run, tmp_path / str(floor), "--window-s", "20:", "--min-steady-s", "20",
+            "--min-trajectories", str(floor), "--min-trajectories-per-agent", "0",
+        )["phases"][0]  # fmt: skip
+        assert (phase["verdicts"][0]["outcome"] == "invalid") == (floor > inside)
+
+
+PART = ("--window-s", "10:50", "--min-steady-s", "40", "--min-trajectories", "1",
+        "--min-trajectories-per-agent", "0")  # fmt: skip
 
 
 def test_a_part_of_the_window_is_what_numpy_gives(run: Path, tmp_path: Path) -> None:
@@ -248,7 +350,16 @@ def test_a_part_of_the_window_has_no_power_and_no_counts_of_the_server(
 def test_a_part_that_has_not_the_floors_is_invalid(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = again(run, tmp_path / "new", "--window-s", "5", "--min-trajectories", "1000")
+    bundle = again(
+        run,
+        tmp_path / "new",
+        "--window-s",
+        "5",
+        "--min-steady-s",
+        "5",
+        "--min-trajectories",
+        "1000",
+    )
     assert all(p["verdicts"][0]["outcome"] == "invalid" for p in bundle["phases"])
     assert "floors met: 0 s to 5 s of the steady window has not what the floors ask for: " in (
         capsys.readouterr().out
@@ -351,6 +462,43 @@ def test_a_line_that_was_being_written_when_the_run_was_killed_is_left_out(
 
 
 @pytest.mark.parametrize(
+    ("field", "said"),
+    [("scheduled_ns", "slip_s"), ("cached_tokens", "cached_ratio"), ("reconnected", "reconnects")],
+)
+def test_every_figure_of_the_run_is_held_against_its_requests(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, said: str
+) -> None:
+    rows = lines_of(copy / "requests.jsonl")
+    for row in rows:
+        row[field] = not row[field] if field == "reconnected" else (row[field] or 0) - 1_000_000
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (copy / "requests.jsonl").write_text(text, "utf-8")
+    assert f"{said} was " in refused(copy, tmp_path / "new", capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("requests.jsonl", {"token_offsets_us": "AAAA"}, "token_offsets_us has 3 bytes"),
+        ("timeline.jsonl", {"waiting": [0.0]}, "its columns have not as many seconds: started "),
+    ],
+)
+def test_a_damaged_line_is_named(
+    copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    change: dict[str, Any],
+    said: str,
+) -> None:
+    rows = lines_of(copy / file)
+    rows[2] |= change
+    (copy / file).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    told = refused(copy, tmp_path / "new", capsys)
+    assert f"{file}, line 3 cannot be read: {said}" in told
+
+
+@pytest.mark.parametrize(
     ("name", "said"),
     [
         ("bundle.json", "no run's folder: "),
@@ -376,7 +524,7 @@ def test_broken_files_are_refused(
     assert "timeline.jsonl, line 3: phase 1 after 2" in refused(copy, tmp_path / "new", capsys)
     (copy / "timeline.jsonl").write_bytes(b"{}\n")
     said = refused(copy, tmp_path / "new", capsys)
-    assert "timeline.jsonl cannot be read, after phase 0: " in said
+    assert "timeline.jsonl, line 1 cannot be read: " in said
     edit(copy / "bundle.json", lambda b: b.update(schema="agentperf-bundle/0"))
     said = refused(copy, tmp_path / "new", capsys)
     assert "schema is 'agentperf-bundle/0', this version reads agentperf-bundle/1" in said
@@ -389,11 +537,23 @@ def test_broken_files_are_refused(
         (("--window-s", "50:10"), "--window-s '50:10' is no part of a window"),
         (("--window-s", "0:inf"), "--window-s '0:inf' is no part of a window"),
         (("--min-trajectories", "-1"), "--min-trajectories -1: must be 0 or more"),
+        (("--min-steady-s", "nan"), "--min-steady-s nan: must be 0 or more"),
+        (("--window-s", "10:50"), "10 s to 50 s of the steady window has 40 s, and the floor of a"),
         (("--tier", "hasy"), "--tier: no tier is called 'hasy'; did you mean 'easy'?"),
         (("--tier", "t:speed<=5"), "is a limit with >=, got <="),
         (("--tiers", "none.yaml"), "--tiers none.yaml cannot be read: "),
     ],
-    ids=["word", "backwards", "endless", "negative", "unknown tier", "direction", "no file"],
+    ids=[
+        "word",
+        "backwards",
+        "endless",
+        "negative",
+        "no number",
+        "short part",
+        "unknown tier",
+        "direction",
+        "no file",
+    ],
 )
 def test_wrong_use_is_refused(
     run: Path,
@@ -418,6 +578,8 @@ def test_nothing_is_ever_overwritten(
 ) -> None:
     assert rescore.main([str(run), "--out", str(run)]) == 4
     assert f"--out {run}: there is something; name a new folder" in capsys.readouterr().err
+    assert f"lies in {run}, which stays as it is" in refused(run, run / "new", capsys)
+    assert not (run / "new").exists()
     (tmp_path / "new").write_text("mine", "utf-8")
     assert "there is something" in refused(run, tmp_path / "new", capsys)
 
@@ -516,3 +678,38 @@ def test_a_phase_that_was_given_up_meets_lower_floors(tmp_path: Path) -> None:
     assert bundle["phases"][0]["verdicts"][0]["outcome"] == "pass"
     (found,) = bundle["capacities"]
     assert (found["agents"], found["agents_low"], found["agents_high"]) == (4, 4, None)
+
+
+def test_what_evidence_ended_before_its_floors_passes_no_tier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = measured_run(
+        tmp_path / "results", "hard:speed>=500", start_agents=16, max_phase_s=260.0,
+        min_trajectories=2000, max_hours=0.01,
+    )  # fmt: skip
+    (phase,) = json.loads((run / "bundle.json").read_bytes())["phases"]
+    (verdict,) = phase["verdicts"]
+    assert (verdict["outcome"], verdict["evidence"], phase["short"]) == ("fail", "certain", False)
+    after = again(run, tmp_path / "new", "--tier", "t:speed>=1", "--tier", "u:speed>=400")
+    lax, strict = after["phases"][0]["verdicts"]
+    assert (lax["outcome"], strict["outcome"], strict["evidence"]) == ("invalid", "fail", "certain")
+    assert lax["reasons"][0].startswith("floors met: evidence against the run's tiers ended")
+    assert [(c["agents"], c["first_failing"]) for c in after["capacities"]] == [(0, None), (0, 16)]
+    said = capsys.readouterr().out
+    assert f"{MODEL} t: no phase answers this" in said
+    assert "phase 1, 16 agents, does not answer t: floors met: evidence " in said
+
+
+def test_an_invalid_phase_that_evidence_ended_has_not_met_its_floors(tmp_path: Path) -> None:
+    # The first-chunk speed of the simulator is not known, which is why the phase is invalid.
+    run = measured_run(
+        tmp_path / "results", "hard:ttft<=0.02", start_agents=8, max_phase_s=260.0,
+        min_trajectories=5000, max_hours=0.01, speed="first-chunk",
+    )  # fmt: skip
+    (phase,) = json.loads((run / "bundle.json").read_bytes())["phases"]
+    checks = {c["name"]: c["ok"] for c in phase["checks"]}
+    assert (checks["floors met"], checks["first chunks not counted"]) == (True, False)
+    after = again(run, tmp_path / "new", "--speed", "usage", "--tier", "t:ttft<=30,speed>=1")
+    (verdict,) = after["phases"][0]["verdicts"]
+    assert verdict["outcome"] == "invalid"
+    assert verdict["reasons"][0].startswith("floors met: evidence against the run's tiers ended")

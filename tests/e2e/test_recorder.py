@@ -361,8 +361,15 @@ def refusal(*arguments: str) -> str:
         check=False,
         timeout=START_LIMIT_S,
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (4, "")
     return done.stderr.strip()
+
+
+def test_a_missing_option_is_told_on_one_line():
+    assert refusal("--port=0") == (
+        "error: the following arguments are required: --upstream, --out; see python -m "
+        "pytest_agentperf.record --help"
+    )
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path):
