@@ -15,7 +15,6 @@ from pytest_agentperf.chunks import (
     Choice,
     Chunk,
     Delta,
-    Detail,
     MalformedEventError,
     ToolCall,
     Usage,
@@ -23,6 +22,7 @@ from pytest_agentperf.chunks import (
     message_of,
 )
 from pytest_agentperf.foreign import one_line
+from pytest_agentperf.looping import loops
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.sse import SSEDecoder
 
@@ -41,12 +41,6 @@ _GAVE_UP = frozenset({"abort", "error"})
 """How vLLM, SGLang and gateways end a stream that they could not finish."""
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 """Characters that stand for themselves in JSON."""
-_LOOP_CHARS = 1000
-"""So much of one short piece over and over is no answer any more."""
-_LOOP_PIECE_CHARS = 80
-"""The longest piece; the embedded simulator says one sentence of 83 characters all the time."""
-_LOOP_TAIL_CHARS = 100
-"""What stands behind a loop may close a string, an object or a sentence."""
 
 
 _string = msgspec.json.Decoder(str).decode
@@ -67,12 +61,26 @@ class Answer:
     first_text: str
     """What the first token-bearing event brought."""
     reasoning: str
-    text: str
-    """Content, then tool calls as ``name`` and ``arguments``."""
-    reasoning_streamed: bool
-    tool_calls: int
+    content: str
+    calls: tuple[tuple[str, str], ...]
+    """Name and arguments of every tool call."""
     finish_reason: str | None
     error: str | None
+
+    @property
+    def text(self) -> str:
+        """Content, then tool calls as ``name`` and ``arguments``."""
+        return self.content + "".join(name + arguments for name, arguments in self.calls)
+
+    @property
+    def reasoning_streamed(self) -> bool:
+        """Tell whether any reasoning came."""
+        return bool(self.reasoning)
+
+    @property
+    def tool_calls(self) -> int:
+        """Tool calls that have a name."""
+        return sum(bool(name) for name, _ in self.calls)
 
     @property
     def osl_tokens(self) -> int | None:
@@ -99,16 +107,7 @@ class Answer:
     @property
     def loops(self) -> bool:
         """Tell whether reasoning or text ended in one short piece, repeated without end."""
-        return _loops(self.reasoning) or _loops(self.text)
-
-
-def _loops(text: str) -> bool:
-    """Tell whether the last 1,000 characters, but for the very last, are one piece repeated."""
-    end = text[-_LOOP_CHARS - _LOOP_TAIL_CHARS : -_LOOP_TAIL_CHARS]
-    # Where its last stretch was said before is one piece back, or several short ones.
-    piece = len(end) - _LOOP_PIECE_CHARS - end.rfind(end[-_LOOP_PIECE_CHARS:], 0, -1)
-    is_short = len(end) == _LOOP_CHARS and piece <= _LOOP_PIECE_CHARS
-    return is_short and end[piece:] == end[:-piece]
+        return loops(self.reasoning) or loops(self.text)
 
 
 def _bytes(text: str) -> bytes:
@@ -141,7 +140,8 @@ class AnswerReader:
         self._largest_read_chars = 0
         # Of every token its text and eight bytes: thousands of answers grow at once.
         self._reasoning, self._content, self._tools = bytearray(), bytearray(), bytearray()
-        self._calls = 0
+        self._calls: list[tuple[int, int]] = []
+        """Where in ``_tools`` a call begins, and where its name ends."""
         self._usage: Usage | None = None
         self._first_chunk_tokens: int | None = None
         self._first_text = ""
@@ -210,9 +210,8 @@ class AnswerReader:
             usage=self._usage,
             first_text=self._first_text,
             reasoning=_text(self._reasoning),
-            text=_text(self._content + self._tools),
-            reasoning_streamed=bool(self._reasoning),
-            tool_calls=self._calls,
+            content=_text(self._content),
+            calls=self._named_calls(),
             finish_reason=self._finish_reason,
             error=raw.error or self._failure(raw),
         )
@@ -349,27 +348,31 @@ class AnswerReader:
         # Both names with the same text are one text, sent twice for old clients.
         thought = delta.reasoning or delta.reasoning_content or ""
         if delta.reasoning_details and not thought:
-            thought = _details(delta.reasoning_details)
+            thought = "".join(d.text or d.summary or "" for d in delta.reasoning_details)
         said = delta.content or delta.refusal or ""
         called = self._called(delta.tool_calls) if delta.tool_calls else ""
         if thought:
             self._reasoning += _bytes(thought)
         if said:
             self._content += _bytes(said)
-        if called:
-            self._tools += _bytes(called)
         if not self._token_ns:
             self._first_text += thought + said + called
         return len(thought) + len(said) + len(called)
 
     def _called(self, calls: list[ToolCall]) -> str:
-        pieces: list[str] = []
-        for call in calls:
-            if call.function is not None:
-                self._calls += bool(call.function.name)
-                pieces += (call.function.name or "", call.function.arguments or "")
-        return "".join(pieces)
+        """Keep the text of tool calls; return it."""
+        begin = len(self._tools)
+        for function in [call.function for call in calls if call.function is not None]:
+            name, arguments = function.name or "", function.arguments or ""
+            if name or (arguments and not self._calls):
+                start = len(self._tools)
+                self._calls.append((start, start + len(_bytes(name))))
+            self._tools += _bytes(name + arguments)
+        return _text(self._tools[begin:])
 
-
-def _details(details: list[Detail]) -> str:
-    return "".join(d.text or d.summary or "" for d in details)
+    def _named_calls(self) -> tuple[tuple[str, str], ...]:
+        ends = [*(start for start, _ in self._calls[1:]), len(self._tools)]
+        return tuple(
+            (_text(self._tools[start:named]), _text(self._tools[named:end]))
+            for (start, named), end in zip(self._calls, ends, strict=False)
+        )

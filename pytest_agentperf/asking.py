@@ -168,7 +168,7 @@ async def observe_model(
         ConfigError: the tokenizer that was named cannot be read.
     """
     if settings.tokenizer is not None:
-        LocalTokenizer(settings.tokenizer)
+        LocalTokenizer(settings.tokenizer, download=settings.tokenizer_download)
     asked = demands(
         dataset,
         context_tokens=spec.context_tokens,

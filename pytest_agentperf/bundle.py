@@ -31,7 +31,7 @@ from pytest_agentperf.observed import Observed
 from pytest_agentperf.power import MeterPower, Power, role_power
 from pytest_agentperf.prelude import Rest, WarmUp
 from pytest_agentperf.profile import PhaseProfile
-from pytest_agentperf.records import HostHealth, TurnRecord
+from pytest_agentperf.records import HostHealth, TokenCount, TurnRecord
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
@@ -323,23 +323,14 @@ class RunFolder:
     def profile(self, phase: int, profile: PhaseProfile) -> None:
         """Write what the requests of a phase say in sum."""
         row = {"phase": phase, **_finite(msgspec.to_builtins(profile))}
-        with (self.path / "profiles.jsonl").open("ab") as out:
+        with self._written(), (self.path / "profiles.jsonl").open("ab") as out:
             out.write(self._encode(row) + b"\n")
 
-    def token_counts(
-        self, phase: int, rows: Iterable[tuple[int, int, int, int, int | None]]
-    ) -> None:
+    def token_counts(self, phase: int, rows: Iterable[TokenCount]) -> None:
         """Write what the local tokenizer counted, which is known only after the phase."""
         with self._written(), (self.path / "token_counts.jsonl").open("ab") as out:
-            for agent, ordinal, turn, osl, first in rows:
-                row = {
-                    "phase": phase,
-                    "agent": agent,
-                    "ordinal": ordinal,
-                    "turn": turn,
-                    "local_osl_tokens": osl,
-                    "first_chunk_tokens": first,
-                }
+            for count in rows:
+                row = {"phase": phase, **msgspec.to_builtins(count)}
                 out.write(self._encode(row) + b"\n")
 
     def update(self, **changes: Any) -> None:

@@ -30,10 +30,10 @@ from pytest_agentperf.orders import (
     Started,
     Stop,
     Stopped,
-    TokenCount,
 )
 from pytest_agentperf.protocols import Connection
 from pytest_agentperf.records import ReadLag, TurnRecord
+from pytest_agentperf.recount import Recount
 from pytest_agentperf.tokens import LocalTokenizer
 from pytest_agentperf.wire import ChatEncoder
 
@@ -65,6 +65,7 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class _Phase:
+    number: int
     load: Load
     began_ns: int = 0
     cpu_s: float = 0.0
@@ -83,7 +84,7 @@ class Crew:
         self._send = send
         self._workload: Workload | None = None
         self._phase: _Phase | None = None
-        self._tokenizer: LocalTokenizer | None = None
+        self._recount: Recount | None = None
         self._degraded: str | None = None
 
     async def obey(self, command: Command) -> None:
@@ -132,10 +133,16 @@ class Crew:
         await self._send(Opened(requests=still_open))
 
     def _set_up(self, command: Setup) -> None:
-        self._workload = _workload(command, self._place)
+        workload = self._workload = _workload(command, self._place)
         self._degraded = None if self._place.clock.jumps else degraded_by(command.client)
         if command.tokenizer is not None:
-            self._tokenizer = LocalTokenizer(command.tokenizer)
+            self._recount = Recount(
+                LocalTokenizer(command.tokenizer),
+                trajectories=workload.trajectories,
+                encoder=workload.encoder,
+                salt=workload.salt,
+                run=workload.run,
+            )
         self._place.equipped()
 
     def _direct(self, command: Begin | Close) -> None:
@@ -163,13 +170,13 @@ class Crew:
             start=command.start,
             emit=self._emit,
         )
-        self._phase = _Phase(load=load)
+        self._phase = _Phase(number=command.phase, load=load)
 
     def _emit(self, turn: TurnRecord, answer: Answer) -> None:
         if self._phase is None:
             return
         self._phase.turns.append(turn)
-        if self._tokenizer is not None and turn.error is None:
+        if self._recount is not None and turn.error is None:
             self._phase.texts.append((turn, answer))
 
     async def _stop(self) -> None:
@@ -182,8 +189,8 @@ class Crew:
         read_lag, gc_pause_s = self._place.reads(), self._place.gc_pause_s()
         open_members = phase.load.open_before(phase.close_ns or 0)
         lag_s = await self._end(phase)
-        if phase.texts:
-            await self._send(Counted(rows=self._counts(phase.texts)))
+        if self._recount is not None and phase.texts:
+            await self._send(Counted(rows=self._recount.counts(phase.number, phase.texts)))
         await self._send(
             Stopped(
                 lag_s=list(lag_s),
@@ -200,15 +207,6 @@ class Crew:
         self._phase = None
         self._place.load_ended()
         return lag_s
-
-    def _counts(self, texts: list[tuple[TurnRecord, Answer]]) -> list[TokenCount]:
-        if self._tokenizer is None:
-            return []
-        count = self._tokenizer.count
-        return [
-            (t.agent, t.ordinal, t.turn, count(a.reasoning) + count(a.text), count(a.first_text))
-            for t, a in texts
-        ]
 
 
 def _workload(command: Setup, place: Place) -> Workload:

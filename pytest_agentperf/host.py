@@ -24,6 +24,7 @@ from pytest_agentperf.errors import LoadError
 from pytest_agentperf.orders import Failed, Report, Setup
 from pytest_agentperf.records import Start
 from pytest_agentperf.room import room
+from pytest_agentperf.tokens import missing_file
 from pytest_agentperf.workers import WorkerPool
 
 __all__ = ["Host", "versions"]
@@ -97,8 +98,9 @@ class Host:
         os.environ[API_KEY_VARIABLE] = key
         path = Path(self._folder.name) / Path(setup.trajectories).name
         await asyncio.to_thread(trajectories.tofile, path)
-        if not await asyncio.to_thread(_has_folder, setup.tokenizer):
-            raise LoadError(f"there is no tokenizer in {setup.tokenizer}; put it there as well")
+        missing = await asyncio.to_thread(missing_file, setup.tokenizer)
+        if missing is not None:
+            raise LoadError(f"there is no tokenizer in {missing}; put it there as well")
         await self._pool.set_up(msgspec.structs.replace(setup, trajectories=str(path)))
 
     async def grow(self, workers: int) -> None:
@@ -161,7 +163,3 @@ class Host:
         """End all processes and leave nothing behind."""
         await self._pool.close()
         self._folder.cleanup()
-
-
-def _has_folder(path: str | None) -> bool:
-    return path is None or Path(path).is_dir()

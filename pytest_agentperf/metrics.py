@@ -9,6 +9,7 @@ import numpy as np
 
 from pytest_agentperf.records import Measurement, TurnRecord, Window
 from pytest_agentperf.reuse import reused
+from pytest_agentperf.token_check import TokenCheck, check_tokens
 
 __all__ = [
     "STATISTICS",
@@ -108,6 +109,8 @@ class Metrics:
     reused_ratio: float | None = None
     """Of the prompts that sessions had sent one request earlier, the tokens that were still cached;
     ``None`` when the server reports none, or no session had a second request."""
+    tokens: TokenCheck | None = None
+    """The server's counts against a tokenizer's; ``None`` without one."""
 
     def __repr__(self) -> str:
         return f"<Metrics {self.agents} agents, {self.requests} requests, {self.failed} failed>"
@@ -233,6 +236,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
     by_first_chunk = [first_chunk_speed_tok_per_s(t) for t in inside]
     first_chunk = distribution(_known(by_first_chunk))
     usage = distribution(_known(s for _, s in by_usage))
+    tokens = check_tokens(t for t in answered if not _hides_reasoning(t))
     judged = by_first_chunk if speed == "first-chunk" else [s for _, s in by_usage]
     return Metrics(
         agents=measurement.agents,
@@ -263,12 +267,13 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
         in_flight=_in_flight(measurement.turns, window),
         slip_s=distribution((t.sent_ns - t.scheduled_ns) / 1e9 for t in inside),
         sends_in_10ms=largest_burst(t.sent_ns for t in inside),
-        token_ratio=_token_ratio(answered),
+        token_ratio=tokens.osl.p50 if tokens and tokens.osl else None,
         osl_vs_recorded=_osl_vs_recorded(answered),
         reconnects=sum(t.reconnected for t in inside),
         known_first_prompts_ratio=_known_whole([t for t in cached if t.turn == t.from_turn]),
         looping_ratio=_share(sum(t.loops for t in answered), len(answered)),
         reused_ratio=_reused_ratio(measurement.turns, inside),
+        tokens=tokens,
     )
 
 
@@ -325,13 +330,6 @@ def _in_flight(turns: Iterable[TurnRecord], window: Window) -> float:
         max(0, min(t.end_ns, window.end_ns) - max(t.sent_ns, window.start_ns)) for t in turns
     )
     return busy_ns / 1e9 / window.length_s if window.length_s > 0 else 0.0
-
-
-def _token_ratio(turns: Iterable[TurnRecord]) -> float | None:
-    ratios = [
-        t.osl_tokens / t.local_osl_tokens for t in turns if t.osl_tokens and t.local_osl_tokens
-    ]
-    return float(np.median(ratios)) if ratios else None
 
 
 def _osl_vs_recorded(turns: Iterable[TurnRecord]) -> float | None:

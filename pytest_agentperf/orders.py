@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_agentperf.records import OpenRequest, ReadLag, Start, TurnRecord
+from pytest_agentperf.records import OpenRequest, ReadLag, Start, TokenCount, TurnRecord
 
 __all__ = [
     "Begin",
@@ -23,7 +23,6 @@ __all__ = [
     "Started",
     "Stop",
     "Stopped",
-    "TokenCount",
 ]
 
 
@@ -47,7 +46,7 @@ class Setup(msgspec.Struct, tag=True, kw_only=True):
     client: str
     """``engine`` or ``httpx``; see `pytest_agentperf.clients`."""
     tokenizer: str | None
-    """Folder of the model's tokenizer; answers are counted after the phase."""
+    """Name of the model's tokenizer; see `pytest_agentperf.tokens`."""
     affinity_header: str | None = None
     """Request header that names the agent, for a router to keep it at one replica."""
 
@@ -107,12 +106,8 @@ class Ended(msgspec.Struct, tag=True, kw_only=True):
     turns: list[TurnRecord]
 
 
-TokenCount = tuple[int, int, int, int, int | None]
-"""Agent, ordinal, turn, tokens of the answer, tokens of its first chunk."""
-
-
 class Counted(msgspec.Struct, tag=True, kw_only=True):
-    """Local token counts of answers, sent after the load has stopped."""
+    """Local token counts, sent after the load has stopped."""
 
     rows: list[TokenCount]
 

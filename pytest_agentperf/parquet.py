@@ -27,6 +27,7 @@ from pytest_agentperf.metrics import (
 )
 from pytest_agentperf.records import TurnRecord
 from pytest_agentperf.stored import StoredPhase, StoredRun
+from pytest_agentperf.token_check import Ratios, TokenCheck
 
 __all__ = ["COLUMNS", "load_pyarrow", "write_tables"]
 
@@ -34,6 +35,12 @@ _GROUP_ROWS = 16_384
 """Rows of a row group; one of 16,384 requests with 300 tokens each is about 20 MB."""
 _OF_PHASE = {"model": "string", "phase": "int32", "agents": "int32"}
 _STATISTICS = {f.name: "int64" if f.name == "n" else "float64" for f in fields(Distribution)}
+_RATIOS = {f.name: "int64" if f.name == "n" else "float64" for f in fields(Ratios)}
+_TOKENS = {
+    "answers": "int64", "verified": "int64",
+    **{f"{of}_{name}": kind for of in ("osl", "isl") for name, kind in _RATIOS.items()},
+}  # fmt: skip
+"""Of a check of tokens; the answers that are the farthest apart stand in the bundle."""
 
 
 def _metric_columns() -> dict[str, str]:
@@ -43,6 +50,8 @@ def _metric_columns() -> dict[str, str]:
             continue
         if each.name == "errors":
             found["errors_json"] = "string"
+        elif each.name == "tokens":
+            found |= {f"tokens_{name}": kind for name, kind in _TOKENS.items()}
         elif each.type == Distribution | None:
             found |= {f"{each.name}_{name}": kind for name, kind in _STATISTICS.items()}
         else:
@@ -61,9 +70,10 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "ttft_s": "float64", "e2e_s": "float64", "output_speed_tok_per_s": "float64",
         "first_chunk_speed_tok_per_s": "float64",
         "isl_tokens": "int32", "osl_tokens": "int32", "reasoning_tokens": "int32",
-        "cached_tokens": "int32", "local_osl_tokens": "int32", "recorded_osl_tokens": "int32",
-        "first_chunk_tokens": "int32", "largest_read_ratio": "float64",
-        "first_token_merged": "bool_", "reasoning_streamed": "bool_", "tool_calls": "int32",
+        "cached_tokens": "int32", "local_osl_tokens": "int32", "local_isl_tokens": "int32",
+        "recorded_osl_tokens": "int32", "first_chunk_tokens": "int32",
+        "largest_read_ratio": "float64", "first_token_merged": "bool_",
+        "reasoning_streamed": "bool_", "tool_calls": "int32",
         "finish_reason": "string", "reconnected": "bool_", "loops": "bool_", "error": "string",
         "token_offsets_us": "list<uint32>",
     },
@@ -253,12 +263,22 @@ def _phases(phase: StoredPhase) -> Iterator[dict[str, Any]]:
         value = getattr(was.metrics, each.name)
         if isinstance(value, Distribution):
             row |= {f"{each.name}_{s}": getattr(value, s) for s in _STATISTICS}
-        elif each.name not in {"agents", "errors"}:
+        elif isinstance(value, TokenCheck):
+            row |= _tokens(value)
+        elif each.name not in {"agents", "errors", "tokens"}:
             row[each.name] = value
     for name, interval in was.intervals.items():
         column = name.replace(".", "_")
         row |= {f"{column}_low": interval.low, f"{column}_high": interval.high}
     yield row
+
+
+def _tokens(check: TokenCheck) -> dict[str, Any]:
+    row: dict[str, Any] = {"tokens_answers": check.answers, "tokens_verified": check.verified}
+    for of, ratios in (("osl", check.osl), ("isl", check.isl)):
+        if ratios is not None:
+            row |= {f"tokens_{of}_{name}": getattr(ratios, name) for name in _RATIOS}
+    return row
 
 
 def _verdicts(phase: StoredPhase) -> Iterator[dict[str, Any]]:

@@ -24,13 +24,19 @@ from pytest_agentperf.orders import (
     Report,
     Started,
     Stopped,
-    TokenCount,
 )
 from pytest_agentperf.plan import start_offsets_s
 from pytest_agentperf.pool import Pool
 from pytest_agentperf.procedure import Procedure
 from pytest_agentperf.readings import Metering, Readings
-from pytest_agentperf.records import ClientHealth, Measurement, Metered, TurnRecord, Window
+from pytest_agentperf.records import (
+    ClientHealth,
+    Measurement,
+    Metered,
+    TokenCount,
+    TurnRecord,
+    Window,
+)
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.steady import PhaseState
 
@@ -104,7 +110,7 @@ class PhaseRun:
         self._period_s = _JUMPING_PERIOD_S if clock.jumps else _PERIOD_S
         self._tell = tell
         self._turns: list[TurnRecord] = []
-        self._counts: dict[tuple[int, int, int], tuple[int, int | None]] = {}
+        self._counts: dict[tuple[int, int, int], TokenCount] = {}
         self._readings = readings
         self._metering = metering or Metering()
         self._stopped: list[Stopped] = []
@@ -340,7 +346,7 @@ class PhaseRun:
             case Drained():
                 self._drained += 1
             case Counted():
-                self._counts |= {(row[0], row[1], row[2]): row[3:] for row in report.rows}
+                self._counts |= {row.request: row for row in report.rows}
                 self._tell.counts(report.rows)
             case Stopped():
                 self._stopped.append(report)
@@ -389,4 +395,4 @@ class PhaseRun:
         return tuple(map(self._with_count, self._turns))
 
     def _with_count(self, turn: TurnRecord) -> TurnRecord:
-        return turn.counted(*self._counts.get((turn.agent, turn.ordinal, turn.turn), (None, None)))
+        return turn.counted(self._counts.get((turn.agent, turn.ordinal, turn.turn)))

@@ -22,6 +22,7 @@ __all__ = [
     "Role",
     "Sample",
     "Start",
+    "TokenCount",
     "TurnRecord",
     "Window",
 ]
@@ -108,6 +109,9 @@ class TurnRecord:
     cached_tokens: int | None = None
     """``None`` when the server does not report it, which is not 0."""
     local_osl_tokens: int | None = None
+    """By the model's tokenizer, where its template tells how the whole answer was written."""
+    local_isl_tokens: int | None = None
+    """By the model's tokenizer and template; of a sample of the requests."""
     recorded_osl_tokens: int | None = None
     reasoning_streamed: bool = False
     tool_calls: int = 0
@@ -126,16 +130,39 @@ class TurnRecord:
         """Tell whether a whole trajectory ends here: all its turns asked, the last one answered."""
         return self.last_turn and not self.from_turn and self.error is None
 
-    def counted(self, osl_tokens: int | None, first_chunk_tokens: int | None) -> "TurnRecord":
+    def counted(self, count: "TokenCount | None") -> "TurnRecord":
         """Return it with what a local tokenizer counted; what the server told stands."""
+        if count is None:
+            return self
+        told, first = self.osl_tokens, self.first_chunk_tokens
         return replace(
             self,
-            local_osl_tokens=osl_tokens,
-            osl_tokens=osl_tokens if self.osl_tokens is None else self.osl_tokens,
-            first_chunk_tokens=(
-                first_chunk_tokens if self.first_chunk_tokens is None else self.first_chunk_tokens
-            ),
+            local_osl_tokens=count.osl_tokens if told is not None and count.is_whole else None,
+            local_isl_tokens=count.isl_tokens,
+            osl_tokens=count.osl_tokens if told is None else told,
+            first_chunk_tokens=count.first_chunk_tokens if first is None else first,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """What the tokenizer counted of one request."""
+
+    agent: int
+    ordinal: int
+    turn: int
+    osl_tokens: int
+    """Of the answer; where its template does not tell how that was written, of its text alone."""
+    is_whole: bool
+    """The template told, so the server's count may be held against it."""
+    first_chunk_tokens: int
+    isl_tokens: int | None = None
+    """Of the prompt; only of a sample."""
+
+    @property
+    def request(self) -> tuple[int, int, int]:
+        """Whose count it is: agent, ordinal, turn."""
+        return self.agent, self.ordinal, self.turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,15 @@
 
 from pytest_agentperf.checks import Check, Marks, at_most
 from pytest_agentperf.metrics import Metrics
+from pytest_agentperf.token_check import MOST_OFF, Ratios, TokenCheck, WorstCount
 
 __all__ = ["check_served"]
 
 _KNOWN_FIRST_PROMPTS = 0.05
 _OSL_RATIO = 2.0
+_UNVERIFIED = 0.05
+_FEWEST_ANSWERS = 5
+"""One answer of a few, such as one with a broken tool call, says nothing of a server's counts."""
 
 
 def check_served(metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
@@ -14,6 +18,7 @@ def check_served(metrics: Metrics, marks: Marks) -> tuple[Check, ...]:
     return (
         *_counts(metrics, marks),
         *_streams(metrics),
+        *_verified(metrics.tokens),
         *_answers(metrics),
         _salt(metrics, marks),
     )
@@ -49,7 +54,6 @@ def _streams(metrics: Metrics) -> tuple[Check, ...]:
     # Percentiles of different requests must not be compared: not every first chunk can be counted.
     if speed and by_first_chunk and speed.n == by_first_chunk.n and by_first_chunk.p25:
         parted = abs(speed.p25 / by_first_chunk.p25 - 1)
-    off = abs(metrics.token_ratio - 1) if metrics.token_ratio is not None else None
     return (
         at_most(
             "undefined speeds",
@@ -72,13 +76,54 @@ def _streams(metrics: Metrics) -> tuple[Check, ...]:
             "reasoning tokens were counted but never streamed: TTFT is not comparable",
             warning=True,
         ),
+    )
+
+
+def _verified(check: TokenCheck | None) -> tuple[Check, ...]:
+    """Are the tokens there that all speeds are made of?"""
+    osl = check.osl if check else None
+    isl = check.isl if check else None
+    agreed = check.verified_ratio if check else None
+    farthest = "; ".join(map(_words, check.worst)) if check else ""
+    return (
         at_most(
             "usage against tokenizer",
-            off,
-            0.02,
-            "the server's token counts part from the tokenizer's",
+            osl.off if osl else None,
+            MOST_OFF,
+            f"usage says {_times(osl)} answers, so every speed is off by as much: the server "
+            "counts wrongly, or this is another model's tokenizer or template; the farthest: "
+            f"{farthest}",
+            warning=osl is not None and osl.n < _FEWEST_ANSWERS,
+        ),
+        at_most(
+            "answers not verified",
+            None if agreed is None else 1 - agreed,
+            _UNVERIFIED,
+            f"in these and more answers usage and tokenizer part: {farthest}",
             warning=True,
         ),
+        at_most(
+            "prompts against tokenizer",
+            isl.off if isl else None,
+            MOST_OFF,
+            f"usage says {_times(isl)} prompts: the server writes them by another template, or "
+            "cuts them",
+            warning=True,
+        ),
+    )
+
+
+def _times(ratios: Ratios | None) -> str:
+    if ratios is None:
+        return ""
+    factor = f"{ratios.p50:.3f} times (median; {ratios.pooled:.3f} in sum)"
+    return f"{factor} the tokens that the tokenizer finds in {ratios.n}"
+
+
+def _words(worst: WorstCount) -> str:
+    return (
+        f"agent {worst.agent}, turn {worst.turn} of {worst.trajectory}: "
+        f"{worst.usage_tokens} by usage, {worst.counted_tokens} counted"
     )
 
 

@@ -137,7 +137,13 @@ class Settings:
     )
     idle_s: float = _knob(10.0, "the meters are read for so long before the first phase, s")
     tokenizer: str | None = _knob(
-        None, "folder of the model's tokenizer; counts tokens where the server reports none"
+        None,
+        "the model's tokenizer, to hold usage against and to count where there is none: a folder, "
+        "a name as on the hub, harmony[:FOLDER], tekken:FILE or tiktoken:FILE?split=NAME",
+    )
+    tokenizer_download: bool = _knob(
+        False,  # noqa: FBT003 a default
+        "fetch the tokenizer where it is not on this machine; else no network is asked for it",
     )
 
     start_agents: int = _knob(8, "agents of the first phase")

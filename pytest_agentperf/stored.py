@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_agentperf.bundle import Bundle, PhaseResult, read_bundle
 from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.records import TurnRecord, Window
+from pytest_agentperf.records import TokenCount, TurnRecord, Window
 from pytest_agentperf.timeline import Timeline
 
 __all__ = ["StoredPhase", "StoredRun", "open_run"]
@@ -134,13 +134,9 @@ class _Sent(msgspec.Struct, frozen=True):
     sent_ns: int
 
 
-class _Count(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count(TokenCount):
     phase: int
-    agent: int
-    ordinal: int
-    turn: int
-    local_osl_tokens: int
-    first_chunk_tokens: int | None
 
 
 class _Log(Generic[Row]):
@@ -206,13 +202,10 @@ class _Source:
         rows = self._requests.of(number)
         if self._counts is None:
             return rows
-        counts = {
-            (c.agent, c.ordinal, c.turn): (c.local_osl_tokens, c.first_chunk_tokens)
-            for c in self._counts.of(number)
-        }
+        counts = {count.request: count for count in self._counts.of(number)}
         if not counts:
             return rows
-        return (t.counted(*counts.get((t.agent, t.ordinal, t.turn), (None, None))) for t in rows)
+        return (t.counted(counts.get((t.agent, t.ordinal, t.turn))) for t in rows)
 
     def _window(self, number: int, seconds: Timeline) -> Window:
         began_ns = seconds.began_ns

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_agentperf.bundle import Bundle, RunFolder, encode_bundle, read_bundle
 from pytest_agentperf.errors import ConfigError, StorageError
+from pytest_agentperf.records import TokenCount
 from tests.bundles import example_bundle
 from tests.phases import request
 
@@ -76,11 +77,14 @@ def test_a_folder_holds_requests_as_they_end(tmp_path: Path, bundle: Bundle) -> 
 
 def test_a_folder_holds_token_counts_of_their_own(tmp_path: Path, bundle: Bundle) -> None:
     folder = RunFolder(tmp_path, bundle)
-    folder.token_counts(2, [(0, 1, 4, 99, 3)])
+    count = TokenCount(
+        agent=0, ordinal=1, turn=4, osl_tokens=99, is_whole=True, first_chunk_tokens=3, isl_tokens=9
+    )
+    folder.token_counts(2, [count])
     (row,) = (folder.path / "token_counts.jsonl").read_text("utf-8").splitlines()
     assert json.loads(row) == {
-        "phase": 2, "agent": 0, "ordinal": 1, "turn": 4, "local_osl_tokens": 99,
-        "first_chunk_tokens": 3,
+        "phase": 2, "agent": 0, "ordinal": 1, "turn": 4, "osl_tokens": 99, "is_whole": True,
+        "first_chunk_tokens": 3, "isl_tokens": 9,
     }  # fmt: skip
     folder.close()
 

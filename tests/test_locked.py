@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-SHIPPED = [*PROJECT["dependencies"], *EXTRAS["parquet"], *EXTRAS["ray"]]
+SHIPPED = [*PROJECT["dependencies"], *EXTRAS["parquet"], *EXTRAS["ray"], *EXTRAS["tokenizers"]]
 
 
 def spelled(name: str) -> str:

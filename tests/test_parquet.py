@@ -13,9 +13,10 @@ import pytest
 from pytest_agentperf import export
 from pytest_agentperf.bundle import RunFolder
 from pytest_agentperf.parquet import COLUMNS, load_pyarrow, write_tables
-from pytest_agentperf.records import TurnRecord, Window
+from pytest_agentperf.records import TokenCount, TurnRecord, Window
 from pytest_agentperf.stored import open_run
 from pytest_agentperf.timeline import Timeline
+from pytest_agentperf.token_check import Ratios, TokenCheck
 from tests.bundles import example_bundle
 from tests.phases import WINDOW, ns, request
 
@@ -42,6 +43,18 @@ def _seconds(window: Window) -> Timeline:
     )
 
 
+def _count(agent: int, osl_tokens: int, *, turn: int = 1, isl_tokens: int | None = None):
+    return TokenCount(
+        agent=agent,
+        ordinal=0,
+        turn=turn,
+        osl_tokens=osl_tokens,
+        is_whole=turn == 1,
+        first_chunk_tokens=3,
+        isl_tokens=isl_tokens,
+    )
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Two phases of four requests each; the first was counted by a local tokenizer."""
@@ -51,7 +64,7 @@ def run(tmp_path: Path) -> Path:
     for number in (1, 2):
         folder.turns(number, ROWS)
         folder.timeline(number, _seconds(WINDOW))
-    folder.token_counts(1, [(0, 0, 1, 40, 3), (1, 0, 1, 7, None)])
+    folder.token_counts(1, [_count(0, 40, isl_tokens=99), _count(1, 7), _count(0, 9, turn=2)])
     folder.close()
     return folder.path
 
@@ -85,10 +98,33 @@ def test_requests_come_back_with_types_units_and_what_is_made_of_them(
 def test_what_a_tokenizer_counted_stands_with_its_requests(run: Path, tmp_path: Path) -> None:
     export.main([str(run), "--out", str(tmp_path / "tables")])
     rows = table(tmp_path / "tables", "requests")
-    counted = [(r["osl_tokens"], r["local_osl_tokens"], r["first_chunk_tokens"]) for r in rows[:4]]
-    # The server's own count stands where there is one.
-    assert counted == [(41, 40, 3), (7, 7, None), (21, None, None), (1, 7, None)]
+    names = ("osl_tokens", "local_osl_tokens", "local_isl_tokens", "first_chunk_tokens")
+    # The server's own count stands where there is one, and one of another thing is not beside it.
+    assert [tuple(r[name] for name in names) for r in rows[:4]] == [
+        (41, 40, 99, 3), (7, None, None, 3), (21, None, None, 3), (1, 7, None, 3)
+    ]  # fmt: skip
     assert {r["local_osl_tokens"] for r in rows[4:]} == {None}
+
+
+def test_a_check_of_tokens_stands_in_columns_of_its_own(tmp_path: Path) -> None:
+    bundle = example_bundle()
+    first, second = bundle.phases[:2]
+    ratios = Ratios(n=7, p05=0.9, p50=1.0, p95=1.25, pooled=1.125)
+    check = TokenCheck(answers=8, verified=6, osl=ratios, isl=None)
+    first = replace(first, metrics=replace(first.metrics, tokens=check))
+    folder = RunFolder(tmp_path / "results", replace(bundle, phases=(first, second)))
+    for number in (1, 2):
+        folder.timeline(number, _seconds(WINDOW))
+    folder.close()
+    write_tables(open_run(folder.path), tmp_path)
+    row, without = table(tmp_path, "phases")
+    assert {name: row[name] for name in row if name.startswith("tokens_")} == {
+        "tokens_answers": 8, "tokens_verified": 6, "tokens_osl_n": 7, "tokens_osl_p05": 0.9,
+        "tokens_osl_p50": 1.0, "tokens_osl_p95": 1.25, "tokens_osl_pooled": 1.125,
+        "tokens_isl_n": None, "tokens_isl_p05": None, "tokens_isl_p50": None,
+        "tokens_isl_p95": None, "tokens_isl_pooled": None,
+    }  # fmt: skip
+    assert {without[name] for name in without if name.startswith("tokens_")} == {None}
 
 
 def test_every_field_of_a_request_is_a_column() -> None:

