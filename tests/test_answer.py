@@ -60,7 +60,46 @@ class Page:
 
 THOUGHT = "0: The user wants a fix; first I read the file.\n"
 CALL = 'read_file{"path": "src/main.py"}'
+ANSWERS = "3: All is done; now I answer.\n"
+PROSE_HEAD = " dir allowance give sub pat ent just send days network signature win"
 PAGES_OF = [
+    Page(
+        file="llamacpp-tools", events=8, isl=282, osl=13, cached=281, reasoning_tokens=None,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="vllm-tools", events=8, isl=282, osl=13, cached=256, reasoning_tokens=5,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="litellm-tools", events=8, isl=282, osl=13, cached=0, reasoning_tokens=13,
+        reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="transformers-cb-toolreq", events=7, isl=282, osl=13, cached=None,
+        reasoning_tokens=None, reasoning=THOUGHT, first="<|m0|>", text="<|m0|>" + CALL, calls=1,
+        finish="tool_calls",
+    ),
+    Page(
+        file="llamacpp-prose", events=22, isl=17, osl=24, cached=16, reasoning_tokens=None,
+        reasoning=ANSWERS, first="3: All is", calls=0, finish="length",
+        text=PROSE_HEAD + " prec callback async being variable distri mult",
+    ),
+    Page(
+        file="litellm-prose", events=22, isl=17, osl=24, cached=16, reasoning_tokens=10,
+        reasoning=ANSWERS, first="3: All is", calls=0, finish="length",
+        text=PROSE_HEAD + " prec callback async being variable distri mult",
+    ),
+    Page(
+        file="transformers-prose", events=23, isl=17, osl=24, cached=None, reasoning_tokens=None,
+        reasoning=ANSWERS, first="<|m3|>", calls=0, finish="length",
+        text="<|m3|>" + PROSE_HEAD + " just send days network signature win just",
+    ),
+    Page(
+        file="transformers-cb-prose", events=23, isl=17, osl=24, cached=None, reasoning_tokens=None,
+        reasoning=ANSWERS, first="<|m3|>", calls=0, finish="length",
+        text="<|m3|>" + PROSE_HEAD + " just send days network signature win just",
+    ),
     Page(
         file="llamacpp-toolreq", events=8, isl=282, osl=13, cached=281, reasoning_tokens=None,
         reasoning=THOUGHT, first="0: The user", text=CALL, calls=1, finish="tool_calls",
@@ -79,7 +118,7 @@ PAGES_OF = [
     ),
     Page(
         file="vllm-prose", events=22, isl=17, osl=24, cached=0, reasoning_tokens=3,
-        reasoning="3: All is done; now I answer.\n", first="3: All is", calls=0, finish="length",
+        reasoning=ANSWERS, first="3: All is", calls=0, finish="length",
         text=" dir allowance give sub pat ent checked those cal decoded ref starts methods cons"
         " cal decoded space are during",
     ),
@@ -110,6 +149,7 @@ def test_tokens_of_a_real_stream(page: Page):
     assert answer.token_ns == (1,) * page.events
     assert (answer.reasoning, answer.first_text) == (page.reasoning, page.first)
     assert answer.text == page.text
+    assert answer.calls == (("read_file", '{"path": "src/main.py"}'),) * page.calls
     assert answer.reasoning_streamed
 
 
@@ -127,6 +167,16 @@ def test_end_of_a_real_stream(page: Page):
 def test_a_real_stream_byte_by_byte_says_the_same(name: str):
     body = body_of(name)
     assert timeless(read([body[i : i + 1] for i in range(len(body))])) == timeless(read([body]))
+
+
+def test_a_real_stream_cut_at_any_byte_says_the_same():
+    body = body_of("vllm-tools")
+    whole = timeless(read([body]))
+    assert all(timeless(read([body[:at], body[at:]])) == whole for at in range(len(body)))
+
+
+def test_every_recorded_stream_has_its_page():
+    assert {path.stem for path in PAGES.glob("*.txt")} == {page.file for page in PAGES_OF}
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(p.stem for p in PAGES.glob("*.txt"))))
