@@ -1,0 +1,147 @@
+"""A whole run against vLLM, against llama.cpp, and through LiteLLM: a model that calls tools."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.vllm_histograms import compared, page
+from pytest_agentperf.bundle import Bundle, read_bundle
+from tests.nightly.servers import KEY, litellm, vllm
+from tests.servers.agent_model import make_agent_model
+from tests.servers.process import start
+
+pytestmark = [pytest.mark.nightly, pytest.mark.e2e]
+
+ROOT = Path(__file__).parents[2]
+DATASET = "synthetic:trajectories=6,turns=6,isl=3000,osl=60,tool_s=0.2,seed=1"
+TIERS = """
+version: 1
+models:
+  - model: tiny
+    max_tokens: 256
+    reasoning_field: {field}
+    tiers:
+      - {{name: relaxed, limits: {{output_speed_tok_per_s.p25: 1, ttft_s.p95: 60}}}}
+      - {{name: absurd, limits: {{output_speed_tok_per_s.p25: 100000, ttft_s.p95: 60}}}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run left behind."""
+
+    server: str
+    text: str
+    bundle: Bundle
+    rows: list[dict[str, Any]]
+    pages: tuple[str, str]
+    """Of metrics, before the run and after it; empty where there is none."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_agent_model(folder / "tiny", folder / "tiny.gguf")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["vllm", "llama.cpp", "litellm"])
+def run(
+    request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    field = "reasoning" if request.param == "vllm" else "reasoning_content"
+    (folder / "tiers.yaml").write_text(TIERS.format(field=field), "utf-8")
+    with _served(request.param, model, folder) as url:
+        before = page(url)
+        text = _measure(url, model, folder)
+        after = page(url)
+    (path,) = (folder / "results").glob("*")
+    return Run(
+        server=request.param,
+        text=text,
+        bundle=read_bundle((path / "bundle.json").read_bytes(), str(path)),
+        rows=[json.loads(line) for line in (path / "requests.jsonl").read_text().splitlines()],
+        pages=(before, after),
+    )
+
+
+@contextlib.contextmanager
+def _served(server: str, model: Path, folder: Path) -> Generator[str]:
+    log = folder / "server.log"
+    if server == "vllm":
+        with vllm(model / "tiny", log) as url:
+            yield url
+        return
+    slots = ("--slots", "4", "--context", "32768")
+    with start("tests.servers.llamacpp", str(model / "tiny.gguf"), *slots) as behind:
+        if server == "llama.cpp":
+            yield behind.url
+            return
+        with litellm(behind.url, log) as url:
+            yield url
+
+
+def _measure(url: str, model: Path, folder: Path) -> str:
+    options = {
+        "endpoint": url, "model": "tiny", "slo": folder / "tiers.yaml", "mode": "smoke",
+        "dataset": DATASET, "start-agents": 2, "max-agents": 2, "tokenizer": model / "tiny",
+        "results": folder / "results",
+    }  # fmt: skip
+    arguments = [f"--agentperf-{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "suites/test_capacity.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"AGENTPERF_API_KEY": KEY},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def test_every_tier_has_its_capacity(run: Run) -> None:
+    found = {c.tier: (c.agents, c.status) for c in run.bundle.capacities}
+    assert found == {"relaxed": (2, "at-limit"), "absurd": (0, "unsupported")}, run.text
+
+
+def test_reasoning_and_calls_are_timed(run: Run) -> None:
+    assert {row["error"] for row in run.rows} == {None}
+    assert all(row["reasoning_streamed"] for row in run.rows)
+    # The model calls a tool in each of the first three turns.
+    first = [row for row in run.rows if row["turn"] < 3]
+    assert {(row["tool_calls"], row["finish_reason"]) for row in first} == {(1, "tool_calls")}
+    assert all(row["first_token_ns"] > row["sent_ns"] for row in run.rows)
+
+
+def test_prompts_are_cached_from_the_second_turn_on(run: Run) -> None:
+    later = [row for row in run.rows if row["turn"]]
+    assert sum(row["cached_tokens"] for row in later) > 0.5 * sum(r["isl_tokens"] for r in later)
+    assert sum(r["cached_tokens"] for r in run.rows if not r["turn"]) == 0
+
+
+def test_usage_agrees_with_the_model_s_tokenizer(run: Run) -> None:
+    for phase in run.bundle.phases:
+        checked = phase.metrics.tokens
+        assert checked is not None
+        assert checked.osl is not None
+        assert checked.osl.n == checked.answers
+        assert checked.verified_ratio == 1.0, checked.worst
+        assert checked.osl.p50 == 1.0
+
+
+def test_vllm_s_own_histograms_tell_the_same(run: Run) -> None:
+    if run.server != "vllm":
+        pytest.skip("only vLLM keeps histograms")
+    found = compared(*run.pages, run.rows)
+    # Ours holds the way to the server and back, and what it does before it starts to count.
+    assert 0 <= found["ttft"]["ours_mean_s"] - found["ttft"]["theirs_mean_s"] < 0.05
+    assert found["itl"]["ours_mean_s"] / found["itl"]["theirs_mean_s"] == pytest.approx(1, abs=0.1)
