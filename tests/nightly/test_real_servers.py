@@ -94,7 +94,7 @@ def _measure(url: str, model: Path, folder: Path) -> str:
     options = {
         "endpoint": url, "model": "tiny", "slo": folder / "tiers.yaml", "mode": "smoke",
         "dataset": DATASET, "start-agents": 2, "max-agents": 2, "tokenizer": model / "tiny",
-        "results": folder / "results",
+        "results": folder / "results", "min-steady-s": 20,
     }  # fmt: skip
     arguments = [f"--agentperf-{name}={value}" for name, value in options.items()]
     done = subprocess.run(
@@ -125,7 +125,8 @@ def test_reasoning_and_calls_are_timed(run: Run) -> None:
 def test_prompts_are_cached_from_the_second_turn_on(run: Run) -> None:
     later = [row for row in run.rows if row["turn"]]
     assert sum(row["cached_tokens"] for row in later) > 0.5 * sum(r["isl_tokens"] for r in later)
-    assert sum(r["cached_tokens"] for r in run.rows if not r["turn"]) == 0
+    first = [row for row in run.rows if not row["turn"]]
+    assert sum(r["cached_tokens"] for r in first) < 0.01 * sum(r["isl_tokens"] for r in first)
 
 
 def test_usage_agrees_with_the_model_s_tokenizer(run: Run) -> None:
