@@ -24,12 +24,13 @@ from typing import Any
 import psutil
 
 from pytest_agentperf.bench import Bench, Inputs, Models
-from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, RunFolder, provenance
+from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, provenance
 from pytest_agentperf.hosts import HostPool, Machine, Node
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.ray_cluster import RayCluster
 from pytest_agentperf.records import Event
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.sim import launch
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier

@@ -28,9 +28,10 @@ import msgspec
 
 from benchmarks.shapes import QUIET, SHAPES, SPEC, TIERS, replayed_on
 from pytest_agentperf.bench import Bench, Inputs, Models
-from pytest_agentperf.bundle import PhaseResult, RunFolder, read_bundle
+from pytest_agentperf.bundle import PhaseResult, read_bundle
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.preflight import connect, open_folder
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.search import CapacitySearch, SearchResult
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import SLOTier, Verdict

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pytest_agentperf.answers import verified
 from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import HoursOverError, Inputs, Models
-from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.compare import Comparison, compare_pairs
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
@@ -24,6 +24,7 @@ from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.observed import Line
 from pytest_agentperf.preflight import with_facts
 from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import LEAST_PAIRS, Settings
 from pytest_agentperf.slo import SLOTier
 

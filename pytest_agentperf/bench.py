@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_agentperf import words
-from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
@@ -43,6 +43,7 @@ from pytest_agentperf.readiness import Readiness
 from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Measurement
 from pytest_agentperf.room import worker_count
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.timeline import timeline

@@ -1,19 +1,13 @@
-"""What is left of a run: ``bundle.json``, one JSON line per request, and how both are read.
+"""What ``bundle.json`` holds, and how it is written and read."""
 
-A run's folder is written as the run goes: every request when it has ended, the bundle after every
-phase, replaced in one step. An interrupted run is a shorter run, not a broken one.
-"""
-
-import contextlib
 import importlib.metadata
 import math
 import os
 import platform
 import secrets
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +16,7 @@ from pytest_agentperf import __version__, words
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.dataset_statistics import Statistics
 from pytest_agentperf.detected import Fact
-from pytest_agentperf.errors import ConfigError, StorageError
+from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.evidence import Interval
 from pytest_agentperf.forecast import Forecast
 from pytest_agentperf.metrics import Metrics
@@ -30,13 +24,11 @@ from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.observed import Observed
 from pytest_agentperf.power import MeterPower, Power, role_power
 from pytest_agentperf.prelude import Rest, WarmUp
-from pytest_agentperf.profile import PhaseProfile
-from pytest_agentperf.records import HostHealth, TokenCount, TurnRecord
+from pytest_agentperf.records import HostHealth
 from pytest_agentperf.serving import ServerMetrics
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
 from pytest_agentperf.system import System
-from pytest_agentperf.timeline import Timeline
 from pytest_agentperf.validity import Check
 
 __all__ = [
@@ -48,8 +40,9 @@ __all__ = [
     "PhaseResult",
     "Provenance",
     "Rescored",
-    "RunFolder",
     "encode_bundle",
+    "finite",
+    "now",
     "provenance",
     "read_bundle",
 ]
@@ -264,7 +257,7 @@ def provenance(
     """Return the provenance of a run that starts now."""
     return Provenance(
         run=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        started_at=_now(),
+        started_at=now(),
         ended_at=None,
         versions={
             "pytest-agentperf": __version__,
@@ -286,89 +279,9 @@ def provenance(
     )
 
 
-class RunFolder:
-    """The folder of one run."""
-
-    def __init__(self, results: Path, bundle: Bundle) -> None:
-        """Make the folder and write a first bundle.
-
-        Raises:
-            ConfigError: the folder cannot be written.
-        """
-        self.path = results / bundle.provenance.run
-        try:
-            self.path.mkdir(parents=True)
-            self._requests = (self.path / "requests.jsonl").open("wb")
-        except OSError as failed:
-            raise ConfigError(
-                f"--agentperf-results {results}: cannot write there: {failed}"
-            ) from failed
-        self._encode = msgspec.json.Encoder().encode
-        self.bundle = bundle
-        self.save()
-
-    def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
-        """Write requests that have ended, a line each."""
-        rows = ({"phase": phase, **msgspec.to_builtins(turn)} for turn in turns)
-        with self._written():
-            # Whole lines at once: who reads along sees no half one, but for a full disk's.
-            self._requests.write(b"".join(self._encode(row) + b"\n" for row in rows))
-            self._requests.flush()
-
-    def timeline(self, phase: int, seconds: Timeline) -> None:
-        """Write what went on in each second of a phase."""
-        with self._written(), (self.path / "timeline.jsonl").open("ab") as out:
-            out.write(self._encode({"phase": phase, **msgspec.to_builtins(seconds)}) + b"\n")
-
-    def profile(self, phase: int, profile: PhaseProfile) -> None:
-        """Write what the requests of a phase say in sum."""
-        row = {"phase": phase, **_finite(msgspec.to_builtins(profile))}
-        with self._written(), (self.path / "profiles.jsonl").open("ab") as out:
-            out.write(self._encode(row) + b"\n")
-
-    def token_counts(self, phase: int, rows: Iterable[TokenCount]) -> None:
-        """Write what the local tokenizer counted, which is known only after the phase."""
-        with self._written(), (self.path / "token_counts.jsonl").open("ab") as out:
-            for count in rows:
-                row = {"phase": phase, **msgspec.to_builtins(count)}
-                out.write(self._encode(row) + b"\n")
-
-    def update(self, **changes: Any) -> None:
-        """Replace fields of the bundle and save it."""
-        self.bundle = replace(self.bundle, **changes)
-        self.save()
-
-    def save(self) -> None:
-        """Write ``bundle.json``, whole or not at all."""
-        with self._written():
-            with (self.path / "bundle.json.part").open("wb") as part:
-                part.write(encode_bundle(self.bundle))
-                part.flush()
-                os.fsync(part.fileno())  # before its name: a power cut leaves the old one or this
-            Path(part.name).replace(self.path / "bundle.json")
-
-    @contextlib.contextmanager
-    def _written(self) -> Generator[None]:
-        try:
-            yield
-        except OSError as failed:
-            raise StorageError(
-                f"results cannot be written to {self.path}: {failed}; make room, and go on with "
-                f"--agentperf-resume={self.bundle.provenance.run}"
-            ) from failed
-
-    def close(self) -> None:
-        """Write the last bundle and close the request log."""
-        if self._requests.closed:
-            return
-        with contextlib.suppress(OSError):
-            self._requests.close()
-        self.update(provenance=replace(self.bundle.provenance, ended_at=_now()))
-
-
 def encode_bundle(bundle: Bundle) -> bytes:
     """Return a bundle as indented JSON; an infinite number is the text ``"inf"``."""
-    plain = _finite(msgspec.to_builtins(asdict(bundle)))
+    plain = finite(msgspec.to_builtins(asdict(bundle)))
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
@@ -389,17 +302,19 @@ def read_bundle(data: bytes, where: str) -> Bundle:
         raise ConfigError(f"{where}: not a bundle: {broken}") from broken
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values with infinite numbers as texts, ``"inf"`` and ``"-inf"``."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType] plain JSON
+        return {k: finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType] plain JSON
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType] plain JSON
+        return [finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType] plain JSON
     if isinstance(value, float) and math.isinf(value):
-        return "inf"
+        return "inf" if value > 0 else "-inf"
     return value
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the wall clock's time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

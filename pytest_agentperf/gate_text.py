@@ -1,13 +1,12 @@
 """The comparison in words: for the terminal, a GitHub job, JUnit properties and other CI."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, finite
 from pytest_agentperf.compare import Comparison, Row
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.outcome import Outcome, change_text, interval_text, row_text
@@ -155,14 +154,4 @@ def _capacity(capacity: Capacity) -> Mapping[str, Any]:
 
 
 def _plain_comparison(comparison: Comparison) -> Mapping[str, Any]:
-    return {"verdict": comparison.verdict, **_finite(asdict(comparison))}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType] plain JSON
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType] plain JSON
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value
+    return {"verdict": comparison.verdict, **finite(asdict(comparison))}

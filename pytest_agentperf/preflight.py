@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_agentperf.bench import Inputs
-from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, RunFolder, provenance
+from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, provenance
 from pytest_agentperf.dataset_statistics import statistics
 from pytest_agentperf.detected import complete, facts_of_devices
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
@@ -14,6 +14,7 @@ from pytest_agentperf.places import parse_places
 from pytest_agentperf.protocols import EndpointInfo, find
 from pytest_agentperf.ray_cluster import RayCluster
 from pytest_agentperf.room import check_room, cores, room, worker_count
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.selfcheck.ladder import measure, null_server
 from pytest_agentperf.settings import Settings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_agentperf.bundle import Bundle, PhaseResult, RunFolder
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.labels import FIRST, Labels
 from pytest_agentperf.profile import profile
 from pytest_agentperf.records import (
@@ -17,6 +17,7 @@ from pytest_agentperf.records import (
     TurnRecord,
     Window,
 )
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.timeline import timeline
 from tests.phases import ns
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pytest_agentperf.bench import Bench, Inputs, Models
-from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, RunFolder, provenance, read_bundle
+from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, provenance, read_bundle
 from pytest_agentperf.errors import ConfigError, HoursOverError
 from pytest_agentperf.power import Power
 from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import Limit, ModelSpec, SLOTier, judge
 from pytest_agentperf.synthesis import synthesize

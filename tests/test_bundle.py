@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf.bundle import Bundle, RunFolder, encode_bundle, read_bundle
+from pytest_agentperf.bundle import Bundle, encode_bundle, read_bundle
 from pytest_agentperf.errors import ConfigError, StorageError
 from pytest_agentperf.records import TokenCount
+from pytest_agentperf.run_folder import RunFolder
 from tests.bundles import example_bundle
 from tests.phases import request
 

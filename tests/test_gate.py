@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_agentperf.bundle import RunFolder
 from pytest_agentperf.gate import Gate, end, tell
 from pytest_agentperf.gate_text import comparison_table, properties
+from pytest_agentperf.run_folder import RunFolder
 from tests.gated import run
 
 GATE = Gate(baseline=run(), noise=None, differences=("mode was 'a' and is 'b'",))

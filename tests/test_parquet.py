@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pytest_agentperf import export
-from pytest_agentperf.bundle import RunFolder
 from pytest_agentperf.parquet import COLUMNS, load_pyarrow, write_tables
 from pytest_agentperf.records import TokenCount, TurnRecord, Window
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.stored import open_run
 from pytest_agentperf.timeline import Timeline
 from pytest_agentperf.token_check import Ratios, TokenCheck

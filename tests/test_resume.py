@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.bench import Inputs, Models
-from pytest_agentperf.bundle import Bundle, RunFolder, encode_bundle, read_bundle
+from pytest_agentperf.bundle import Bundle, encode_bundle, read_bundle
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.resume import check_same, read_run
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.synthesis import synthesize
 from tests.bundles import SYSTEM, example_bundle
 

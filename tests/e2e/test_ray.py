@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_agentperf.bench import Bench, Inputs, Models
-from pytest_agentperf.bundle import SCHEMA, Bundle, RunFolder, provenance
+from pytest_agentperf.bundle import SCHEMA, Bundle, provenance
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.events import Event
 from pytest_agentperf.hosts import HostPool
@@ -25,6 +25,7 @@ from pytest_agentperf.procedure import full_phase
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.ray_cluster import RayCluster
 from pytest_agentperf.records import Measurement
+from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.sim import launch
 from pytest_agentperf.synthesis import synthesize

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from pytest_agentperf.bundle import RunFolder
+from pytest_agentperf.run_folder import RunFolder
 from tests.gated import run
 from tests.plugin.conftest import ROOT, SHORT
 from tests.plugin.test_gate import CAPACITY_TEST
