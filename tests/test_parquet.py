@@ -108,11 +108,13 @@ def test_what_a_tokenizer_counted_stands_with_its_requests(run: Path, tmp_path: 
 
 def test_a_check_of_tokens_stands_in_columns_of_its_own(tmp_path: Path) -> None:
     bundle = example_bundle()
-    first, second = bundle.phases[:2]
     ratios = Ratios(n=7, p05=0.9, p50=1.0, p95=1.25, pooled=1.125)
     check = TokenCheck(answers=8, verified=6, osl=ratios, isl=None)
-    first = replace(first, metrics=replace(first.metrics, tokens=check))
-    folder = RunFolder(tmp_path / "results", replace(bundle, phases=(first, second)))
+    phases = tuple(
+        replace(phase, metrics=replace(phase.metrics, tokens=tokens, requests=0))
+        for phase, tokens in zip(bundle.phases, (check, None), strict=False)
+    )
+    folder = RunFolder(tmp_path / "results", replace(bundle, phases=phases))
     for number in (1, 2):
         folder.timeline(number, _seconds(WINDOW))
     folder.close()
