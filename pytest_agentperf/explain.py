@@ -91,7 +91,7 @@ def _interval(capacity: Capacity) -> list[str]:
         return []
     high = capacity.agents_high
     span = f"{capacity.agents_low} or more" if high is None else f"{capacity.agents_low} to {high}"
-    return [f"between the phases, and at limits 2 % stricter and looser: {span} agents"]
+    return [f"the phases, as unsure as they are, allow {span} agents"]
 
 
 def _limit_line(finding: Finding) -> str:

@@ -42,7 +42,7 @@ def job_summary(outcome: Outcome, bundle: Bundle | None, comparison: Comparison 
     lines = ["## agentperf", "", f"**{_plain(outcome.line)}**", ""]
     if bundle is not None and bundle.capacities:
         lines += _markdown(
-            ("Model", "Tier", "Agents", "At ±2 %", "Status"),
+            ("Model", "Tier", "Agents", "Allowed", "Status"),
             [
                 (c.model, c.tier, c.label, low_to_high(c.agents_low, c.agents_high), c.status)
                 for c in bundle.capacities

@@ -72,9 +72,9 @@ class Capacity:
     """Of all accelerators, joules: mean power / output throughput. ``None``: see
     ``throughput_per.missing``."""
     agents_low: int | None = None
-    """Least number that the phases allow: at limits 2 % stricter. ``None``: not known."""
+    """Least number that the phases, as unsure as they are, allow. ``None``: not known."""
     agents_high: int | None = None
-    """Greatest: at limits 2 % looser, or just below ``first_failing``. ``None``: not known."""
+    """Greatest, just below ``first_failing`` or beyond. ``None``: not known."""
     phases_used: int = 0
     """Phases that this tier's search needed, whichever tier they were measured for."""
     measured_s: float = 0.0

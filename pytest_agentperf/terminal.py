@@ -101,7 +101,7 @@ def _capacity_table(bundle: Bundle, model: str, width: int) -> str:
     columns: dict[str, list[str]] = {
         "Tier": [c.tier for c in found],
         "Agents": [c.label for c in found],
-        "At ±2 %": [words.low_to_high(c.agents_low, c.agents_high) for c in found],
+        "Allowed": [words.low_to_high(c.agents_low, c.agents_high) for c in found],
         "Limited by": [", ".join(map(words.metric, c.limited_by)) or "-" for c in found],
         "tok/s": [_figure(c.throughput_tok_per_s) for c in found],
     }
