@@ -43,10 +43,16 @@ def ask_to_run_soon() -> None:
     """Ask for short slices, and for a higher weight where it is allowed; no refusal is an error."""
     if not sys.platform.startswith("linux"):
         return
-    with suppress(PermissionError):
+    with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - _NICER)
+    with suppress(OSError):  # musl refuses, and a sandbox may
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            _ask_for_short_slices()
+
+
+def _ask_for_short_slices() -> None:
     number = _SYSCALL.get(platform.machine())
-    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if number is None:
         return
     asked = _SchedulingAttributes(
         size=ctypes.sizeof(_SchedulingAttributes),

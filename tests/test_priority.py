@@ -44,6 +44,12 @@ def test_slices_are_short() -> None:
     assert _asked()[1] == 100_000
 
 
+def test_a_kernel_that_tells_nothing_is_no_error() -> None:
+    refuses = "def refuse(_): raise OSError(38, 'Function not implemented')"
+    nice, _ = _asked(f"{refuses}\nos.sched_getscheduler = refuse")
+    assert nice <= os.getpriority(os.PRIO_PROCESS, 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="has to become an ordinary user")
 def test_a_refusal_is_no_error() -> None:
     here = os.getpriority(os.PRIO_PROCESS, 0)
