@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_USE
-    return 0
+    return 0 if proxy.journal.lost is None else 1
 
 
 if __name__ == "__main__":

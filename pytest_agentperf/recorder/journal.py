@@ -6,6 +6,7 @@ ends. Nothing is rewritten. ``importers/recording.py`` reads it; ``docs/recorder
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -151,7 +152,10 @@ class Journal:
             raise ConfigError(
                 f"--out {str(path)!r} cannot be written ({error.strerror}); give another path"
             ) from error
+        self._path = path
         self._began_ns = began_ns
+        self.lost: str | None = None
+        """Why nothing is written any more; the agent is served all the same."""
         self._spelled = _Spelled()
         self._open: dict[int, tuple[bytes, ...]] = {}
         """Secrets of the requests that are not answered yet."""
@@ -214,6 +218,13 @@ class Journal:
         data = msgspec.json.encode(line).replace(b"\n", b" ").replace(b"\r", b" ")
         for secret in secrets:
             data = data.replace(secret, b"[redacted]")
-        left = memoryview(data + b"\n")
-        while left:
-            left = left[os.write(self._file, left) :]
+        left = memoryview(b"" if self.lost else data + b"\n")
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as failed:
+            self.lost = (
+                f"{self._path} cannot be written any more ({failed.strerror}): what follows is "
+                "passed on and not recorded; make room and record again"
+            )
+            sys.stderr.write(f"{self.lost}\n")

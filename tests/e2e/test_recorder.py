@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -304,6 +305,29 @@ def test_kill_9_loses_no_more_than_the_open_request(upstream: EndpointInfo, tmp_
     assert dataset.losses == (
         "1 requests had no answer when the recording ended and are not replayed",
     )
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_agent(
+    upstream: EndpointInfo, tmp_path: Path
+) -> None:
+    with recorder(upstream.url, tmp_path / "full.jsonl") as running:
+        agent = ScriptedAgent(running.url, "clock")
+
+        async def work() -> None:
+            for _ in range(2):
+                await agent.ask()
+            held = running.out.stat().st_size + 100
+            resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (held, held))
+            await agent.work(2)
+
+        asyncio.run(work())
+        running.process.send_signal(signal.SIGINT)
+        running.has_ended = True
+        _, errors = running.process.communicate(timeout=START_LIMIT_S)
+    assert running.process.returncode == 1
+    assert errors.count("cannot be written any more (File too large)") == 1
+    (trajectory,) = running.dataset().trajectories
+    assert replayed(trajectory) == [canonical(body["messages"]) for body in agent.sent[:2]]
 
 
 async def until(happened: Callable[[], bool]) -> None:
