@@ -126,7 +126,8 @@ def _phase(measurement: Measurement, every_tier_fails: bool) -> tuple[Check, ...
             or measurement.decided
             or (measurement.failed_out and every_tier_fails),
             invalidates=True,
-            text="the phase ended before its floors; raise --agentperf-max-phase-s",
+            text="the phase ended before its floors"
+            + ("" if measurement.broken else "; raise --agentperf-max-phase-s"),
         ),
         at_most(
             "members cut off",
