@@ -315,9 +315,11 @@ def test_the_kernels_stamps_are_of_our_clock(run: Run) -> None:
 def test_what_the_loop_reads_late_has_the_time_of_its_arrival(run: Run) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux stamps")
-    sent = threading.Event()
+    stands_still, sent = threading.Event(), threading.Event()
 
     def answers(server: Server, _request: bytes) -> list[bytes]:
+        if server.requests[1:]:
+            assert stands_still.wait(10)
         server.open[0].sendall(WHOLE)
         sent.set()
         return []
@@ -331,7 +333,8 @@ def test_what_the_loop_reads_late_has_the_time_of_its_arrival(run: Run) -> None:
         asking = asyncio.create_task(ask(connection))
         while not server.requests[1:]:  # noqa: ASYNC110 told by a thread
             await asyncio.sleep(0)
-        # The loop stands still here until the answer has come, and 50 ms more.
+        # The loop stands still from here until the answer has come, and 50 ms more.
+        stands_still.set()
         assert sent.wait(10)
         select.select([], [], [], 0.05)
         raw, _ = await asking
