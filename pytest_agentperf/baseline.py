@@ -13,7 +13,7 @@ from pytest_agentperf.conformance import is_conformant
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.gate import Gate
 from pytest_agentperf.resume import differs, spec_differences
-from pytest_agentperf.settings import Settings, knobs, option_name
+from pytest_agentperf.settings import Settings, compared, option_name
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.spread import Noise, parse_noise
 from pytest_agentperf.system import System
@@ -28,21 +28,6 @@ __all__ = [
     "verified_agents",
 ]
 
-_MAY_DIFFER = frozenset(
-    {
-        # What is compared, and what is compared by what it comes to.
-        "endpoint", "endpoint_b", "pairs", "model", "tier", "slo", "dataset", "importer", "system",
-        # Where results lie, how many load processes there are, what watches, what a gate does.
-        "results", "resume", "workers", "meter", "progress_s", "live", "plan", "max_down_s",
-        "api_key_file", "insecure_key", "metrics_url",
-        "metrics_series", "idle_s", "client_check_s", "require_power", "baseline", "gate", "noise",
-        "compare_anyway", "ci_json",
-        # Which phases are measured, not what a phase measures. Fast answers by full phases.
-        "start_agents", "max_agents", "resolution", "max_hours", "mode",
-        # Noise is what other seeds do.
-        "seed",
-    }
-)  # fmt: skip
 _OPTION = "--agentperf-baseline"
 
 
@@ -225,10 +210,8 @@ def _hardware(system: System | None) -> str:
 
 
 def _settings(then: Settings, now: Settings) -> Iterator[str]:
-    for knob in knobs():
-        if knob.name not in _MAY_DIFFER:
-            values = getattr(then, knob.name), getattr(now, knob.name)
-            yield from differs(option_name(knob.name), *values)
+    for name in compared():
+        yield from differs(option_name(name), getattr(then, name), getattr(now, name))
 
 
 def _models(then: tuple[ModelRun, ...], models: Models, inputs: Inputs) -> Iterator[str]:

@@ -12,6 +12,7 @@ __all__ = [
     "SMOKE",
     "Settings",
     "Value",
+    "compared",
     "knobs",
     "make_settings",
     "option_name",
@@ -237,6 +238,22 @@ _LONGEST_REQUEST_S = 3600
 LEAST_PAIRS = 4
 """Fewer tell too little of how far pairs lie apart."""
 
+_MAY_DIFFER = frozenset(
+    {
+        # What is compared, and what is compared by what it comes to.
+        "endpoint", "endpoint_b", "pairs", "model", "tier", "slo", "dataset", "importer", "system",
+        # Where results lie, how many load processes there are, what watches, what a gate does.
+        "results", "resume", "workers", "meter", "progress_s", "live", "plan", "max_down_s",
+        "api_key_file", "insecure_key", "metrics_url",
+        "metrics_series", "idle_s", "client_check_s", "require_power", "baseline", "gate", "noise",
+        "compare_anyway", "ci_json",
+        # Which phases are measured, not what a phase measures. Fast answers by full phases.
+        "start_agents", "max_agents", "resolution", "max_hours", "mode",
+        # Noise is what other seeds do.
+        "seed",
+    }
+)  # fmt: skip
+
 _POSITIVE = frozenset(
     {
         "start_agents",
@@ -256,6 +273,11 @@ _POSITIVE = frozenset(
 def knobs() -> tuple[Field[Any], ...]:
     """Return the dataclass fields of `Settings`, in order."""
     return fields(Settings)
+
+
+def compared() -> tuple[str, ...]:
+    """Return the names of the knobs that must be equal for the figures of two runs to compare."""
+    return tuple(knob.name for knob in knobs() if knob.name not in _MAY_DIFFER)
 
 
 def option_name(name: str) -> str:
