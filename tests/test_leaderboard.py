@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf.bundle import Bundle, encode_bundle
+from pytest_agentperf.bundle import Bundle, Rescored, encode_bundle
+from pytest_agentperf.detected import Fact, complete
 from pytest_agentperf.leaderboard import leaderboard_page, main, read_runs
 from pytest_agentperf.ranking import Standing, standings
 from tests.bundles import SYSTEM, example_bundle
+
+AGAIN = Rescored(run="b", bundle_sha256="0" * 64, client="0.1.0", changed=("a floor",))
+NODE = replace(SYSTEM, engine={"version": "0.19"})
+DEVICES = (
+    Fact(key="engine.version", value="0.20", source="the server"),
+    Fact(key="accelerators.count", value=4, source="NVML"),
+)
+_, (ENGINE, COUNT) = complete(NODE, DEVICES)
 
 
 def run(
@@ -44,45 +53,127 @@ def test_the_most_agents_per_accelerator_come_first():
     assert ranks(only) == [("c", 1), ("b", 2), ("a", 3)]
 
 
-def test_where_one_run_declares_no_system_agents_decide():
-    bare = run("c", 44)
-    per = replace(bare.capacities[0].per, per_accelerator=None)
-    bare = replace(bare, system=None, capacities=(replace(bare.capacities[0], per=per),))
-    (only,) = standings([run("a", 40), run("b", 48), bare])
+def without_system(made: Bundle) -> Bundle:
+    per = replace(made.capacities[0].per, per_accelerator=None)
+    return replace(made, system=None, capacities=(replace(made.capacities[0], per=per),))
+
+
+def allowed(made: Bundle, low: int, high: int | None) -> Bundle:
+    """The same answer with another interval."""
+    answer = replace(made.capacities[0], agents_low=low, agents_high=high)
+    return replace(made, capacities=(answer,))
+
+
+def test_a_run_that_declares_no_accelerators_has_no_rank_beside_those_that_do():
+    (only,) = standings([run("a", 40), without_system(run("c", 400)), run("b", 48)])
+    assert only.by == "per_accelerator"
+    assert ranks(only) == [("b", 1), ("a", 2), ("c", None)]
+    assert only.entries[2].reason == "accelerators not declared"
+
+
+def test_where_no_run_declares_accelerators_agents_decide():
+    (only,) = standings([without_system(run("a", 40)), without_system(run("b", 48))])
     assert only.by == "agents"
-    assert ranks(only) == [("b", 1), ("c", 2), ("a", 3)]
+    assert ranks(only) == [("b", 1), ("a", 2)]
 
 
-def test_who_may_be_as_good_shares_a_rank_but_ranks_are_no_chain():
-    # 48 ± 1 and 46 ± 1 meet, 46 and 44 meet, 48 and 44 do not.
+def test_a_declared_system_without_a_rank_does_not_decide_the_order():
+    (only,) = standings([without_system(run("a", 40)), run("b", 48, status="invalid")])
+    assert only.by == "agents"
+    assert ranks(only) == [("a", 1), ("b", None)]
+
+
+def test_a_rank_counts_who_is_better_for_certain():
+    # 48 ± 1 and 46 ± 1 meet, 46 and 44 meet; only 48 is better than 44 for certain.
     (only,) = standings([run("a", 44), run("b", 46), run("c", 48)])
-    assert ranks(only) == [("c", 1), ("b", 1), ("a", 3)]
+    assert ranks(only) == [("c", 1), ("b", 1), ("a", 2)]
 
 
-def test_an_answer_without_an_upper_end_may_be_as_good_as_the_best():
-    (only,) = standings([run("a", 64, status="at-limit"), run("b", 200)])
+def test_a_wide_interval_lends_nobody_its_rank_and_loses_to_nobody_it_may_beat():
+    # 30-60 meets everybody; 41 ± 1 and 40 ± 1 lie below 48 ± 1 alone.
+    wide = allowed(run("w", 44), 30, 60)
+    (only,) = standings([run("a", 40), wide, run("b", 41), run("c", 48)])
+    assert ranks(only) == [("c", 1), ("w", 1), ("b", 2), ("a", 2)]
+
+
+def test_equal_ratios_of_different_systems_are_equal():
+    # 20 / 3 is 100 / 15, which products with 1 / 3 and 1 / 15 are not.
+    one = allowed(run("a", 19, accelerators=3), 18, 20)
+    other = allowed(run("b", 105, accelerators=15), 100, 110)
+    (only,) = standings([one, other])
     assert ranks(only) == [("b", 1), ("a", 1)]
 
 
-@pytest.mark.parametrize("change", ["dataset", "limits", "mode", "settings", "cut", "request"])
-def test_what_means_something_else_stands_in_a_list_of_its_own(change: str):
-    usual, other = run("a", 40), run("b", 90)
-    model, tier = other.models[0], other.models[0].spec.tiers[0]
-    if change == "dataset":
-        model = replace(model, dataset=replace(model.dataset, sha256="0" * 64))
-    if change == "cut":
-        model = replace(model, dataset=replace(model.dataset, prompts=17_000))
-    if change == "limits":
-        looser = replace(tier, limits=(replace(tier.limits[0], value=50.0), *tier.limits[1:]))
-        model = replace(model, spec=replace(model.spec, tiers=(looser, *model.spec.tiers[1:])))
-    if change == "request":
-        model = replace(model, spec=replace(model.spec, request={"reasoning_effort": "low"}))
-    other = replace(other, models=(model,))
-    if change in {"mode", "settings"}:
-        altered: dict[str, Any] = {"mode": "fast"} if change == "mode" else {"salt": "none"}
-        other = replace(other, settings=replace(other.settings, **altered))
-    found = standings([usual, other])
+def test_an_unknown_upper_end_may_be_as_good_as_the_best():
+    (only,) = standings([allowed(run("a", 93), 93, None), run("b", 200), run("c", 150)])
+    assert ranks(only) == [("b", 1), ("a", 1), ("c", 2)]
+
+
+def test_an_answer_without_an_upper_end_may_be_as_good_as_the_best():
+    # The one between the two has an upper end, and is worse than the best for certain.
+    (only,) = standings([run("a", 64, status="at-limit"), run("b", 200), run("c", 100)])
+    assert ranks(only) == [("b", 1), ("a", 1), ("c", 2)]
+
+
+def of_spec(made: Bundle, **changes: Any) -> Bundle:
+    model = made.models[0]
+    return replace(made, models=(replace(model, spec=replace(model.spec, **changes)),))
+
+
+def of_data(made: Bundle, **changes: Any) -> Bundle:
+    model = made.models[0]
+    return replace(made, models=(replace(model, dataset=replace(model.dataset, **changes)),))
+
+
+def of_settings(made: Bundle, **changes: Any) -> Bundle:
+    return replace(made, settings=replace(made.settings, **changes))
+
+
+def looser(made: Bundle) -> Bundle:
+    tier, *others = made.models[0].spec.tiers
+    limits = (replace(tier.limits[0], value=50.0), *tier.limits[1:])
+    return of_spec(made, tiers=(replace(tier, limits=limits), *others))
+
+
+def by_client(made: Bundle, version: str) -> Bundle:
+    versions = {**made.provenance.versions, "pytest-agentperf": version}
+    return replace(made, provenance=replace(made.provenance, versions=versions))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (of_data(run("b", 90), sha256="0" * 64), "<code>000000000000</code>"),
+        (of_data(run("b", 90), prompts=17_000), "; prompts 17,000;"),
+        (looser(run("b", 90)), "P25 output speed ≥ 50 tok/s"),
+        (of_spec(run("b", 90), context_tokens=65_536), "; context 65,536 tokens;"),
+        (of_spec(run("b", 90), max_tokens=2048), "; answers up to 2,048 tokens;"),
+        (of_settings(run("b", 90), max_tokens=2048), "; answers up to 2,048 tokens;"),
+        (of_spec(run("b", 90), reasoning_field="reasoning"), "; reasoning in reasoning;"),
+        (of_spec(run("b", 90), request={"effort": "low"}), "effort = &#34;low&#34;;"),
+        (of_settings(run("b", 90), mode="fast"), "; --agentperf-mode fast;"),
+        (of_settings(run("b", 90), salt="none"), "; --agentperf-salt none;"),
+        (of_settings(run("b", 90), max_cpu_ratio=1.0), "; --agentperf-max-cpu-ratio 1.0;"),
+        (of_settings(run("b", 90), warmup_s=0.0), "; --agentperf-warmup-s 0.0;"),
+        (of_settings(run("b", 90), affinity_header="X-S"), "; --agentperf-affinity-header X-S;"),
+        (by_client(run("b", 90), "9.9"), "; pytest-agentperf 9.9."),
+    ],
+    ids=lambda value: value.strip("; .") if isinstance(value, str) else "",
+)
+def test_what_means_something_else_stands_in_a_list_of_its_own_that_says_so(
+    other: Bundle, said: str
+):
+    found = standings([run("a", 40), other])
     assert sorted(map(ranks, found)) == [[("a", 1)], [("b", 1)]]
+    assert said in leaderboard_page([other])
+    assert said not in leaderboard_page([run("a", 40)])
+
+
+def test_the_same_cap_and_the_same_fields_written_otherwise_mean_the_same():
+    usual = of_spec(run("a", 40), max_tokens=2048, request={"top_p": 1.0, "top_k": 20})
+    other = of_settings(run("b", 90), max_tokens=2048)
+    other = of_spec(other, request={"top_k": 20, "top_p": 1})
+    assert [ranks(s) for s in standings([usual, other])] == [[("b", 1), ("a", 2)]]
 
 
 def test_another_seed_and_more_load_processes_mean_the_same():
@@ -98,6 +189,11 @@ def test_another_seed_and_more_load_processes_mean_the_same():
         ("smoke", "smoke run: no measurement"),
         ("invalid", "invalid: the search has no answer"),
         ("open", "not finished"),
+        ("unsupported", "not even one agent"),
+        ("rescored", "judged again: no measurement"),
+        ("verify", "verified only"),
+        ("ab", "verified only"),
+        ("contradicted", COUNT),
     ],
 )
 def test_what_is_no_measurement_has_no_rank(name: str, reason: str):
@@ -106,12 +202,22 @@ def test_what_is_no_measurement_has_no_rank(name: str, reason: str):
         "smoke": lambda: run("b", 90, mode="smoke"),
         "invalid": lambda: run("b", 90, status="invalid"),
         "open": lambda: run("b", 90, status="open"),
+        "unsupported": lambda: run("b", 0, status="unsupported"),
+        "rescored": lambda: replace(run("b", 90), rescored=AGAIN),
+        "verify": lambda: of_settings(run("b", 90, status="at-limit"), gate="verify"),
+        "ab": lambda: of_settings(run("b", 90), gate="ab"),
+        "contradicted": lambda: replace(run("b", 90), contradictions=(ENGINE, COUNT)),
     }[name]()
     entries = [e for s in standings([run("a", 40), made]) for e in s.entries]
     assert {e.bundle.provenance.run: (e.rank, e.reason) for e in entries} == {
         "a": (1, ""),
         "b": (None, reason),
     }
+
+
+def test_another_contradiction_leaves_the_rank():
+    (only,) = standings([replace(run("a", 40), contradictions=(ENGINE,))])
+    assert ranks(only) == [("a", 1)]
 
 
 def test_the_page_shows_every_answer_with_its_interval_and_ratios():
