@@ -220,6 +220,18 @@ def test_another_contradiction_leaves_the_rank():
     assert ranks(only) == [("a", 1)]
 
 
+def test_the_page_says_what_has_no_upper_end():
+    page = leaderboard_page([allowed(run("a", 95), 93, None)])
+    assert 'data-agentperf-low="93" data-agentperf-high="">93 or more<' in page
+
+
+def test_the_ratios_of_a_lower_bound_are_lower_bounds():
+    page = leaderboard_page([run("a", 40, status="at-limit")])
+    assert 'data-agentperf-per="per_accelerator" data-agentperf-value="5.0">≥ 5</td>' in page
+    assert "≥ 5<" not in leaderboard_page([run("a", 40)])
+    assert 'data-agentperf-per="per_rack" data-agentperf-value="">—</td>' in page
+
+
 def test_the_page_shows_every_answer_with_its_interval_and_ratios():
     page = leaderboard_page([run("a", 40), run("b", 48)])
     rows = re.findall(r'data-agentperf-entry="(\w+)" data-agentperf-rank="(\d*)"', page)
