@@ -24,6 +24,7 @@ __all__ = [
     "output_speed_tok_per_s",
     "quantile",
     "summarize",
+    "tells_of_caching",
     "throughput_tok_per_s",
     "ttft_s",
 ]
@@ -231,7 +232,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
     window = measurement.window
     inside = members(measurement.turns, window)
     answered = [t for t in inside if t.error is None]
-    cached = _tell_of_caching(answered)
+    cached = answered if tells_of_caching(answered) else []
     by_usage = [(t, output_speed_tok_per_s(t)) for t in inside]
     by_first_chunk = [first_chunk_speed_tok_per_s(t) for t in inside]
     first_chunk = distribution(_known(by_first_chunk))
@@ -298,12 +299,12 @@ def _hides_reasoning(turn: TurnRecord) -> bool:
     return bool(turn.reasoning_tokens) and not turn.reasoning_streamed
 
 
-def _tell_of_caching(answered: Sequence[TurnRecord]) -> Sequence[TurnRecord]:
-    """Return the requests whose cached tokens are known: all, once any answer tells of them.
+def tells_of_caching(answered: Iterable[TurnRecord]) -> bool:
+    """Tell whether the cached tokens of these answers are known: of all, once any tells of them.
 
     vLLM leaves the field out where nothing was cached: its silence is 0, and not to be skipped.
     """
-    return answered if any(turn.cached_tokens is not None for turn in answered) else ()
+    return any(turn.cached_tokens is not None for turn in answered)
 
 
 def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:
