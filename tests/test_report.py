@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, Rescored
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.dataset_statistics import statistics
 from pytest_agentperf.detected import Fact
@@ -264,6 +264,22 @@ def test_a_smoke_run_is_marked(*, mode: str, marked: bool) -> None:
     text = _Page(render(example_bundle(mode=mode))).text
     assert ("Smoke run." in text) == marked
     assert (", smoke run" in text) == marked
+
+
+def test_a_run_that_was_judged_again_says_so_at_its_head(bundle: Bundle) -> None:
+    again = Rescored(
+        run="20261101-1-a",
+        bundle_sha256="0" * 64,
+        client="9.8",
+        changed=("slo-1: ttft_s.p95 <= 5 was 10", "max_error_ratio: 0.1 was 0.01"),
+    )
+    text = _Page(render(replace(bundle, rescored=again))).text
+    assert text.startswith(
+        "Judged again. Nothing was measured here: the requests of run 20261101-1-a were judged "
+        "once more, by version 9.8. What differs from that run's own judgement: slo-1: ttft_s.p95 "
+        "<= 5 was 10; max_error_ratio: 0.1 was 0.01."
+    )
+    assert "Judged again." not in _Page(render(bundle)).text
 
 
 def test_settings_off_their_default_come_first(page: _Page) -> None:
