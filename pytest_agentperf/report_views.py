@@ -7,7 +7,7 @@ from typing import Any
 from pytest_agentperf.bundle import Bundle, ModelRun, PhaseResult
 from pytest_agentperf.chart import charts
 from pytest_agentperf.conformance import is_conformant
-from pytest_agentperf.normalize import PER, Capacity
+from pytest_agentperf.normalize import PER, Capacity, declared_power, joules_per_token
 from pytest_agentperf.phase_charts import phase_charts
 from pytest_agentperf.plots import Plot
 from pytest_agentperf.profile import MOST_REASONS, Group, PhaseProfile
@@ -22,8 +22,10 @@ __all__ = [
     "MeterView",
     "ModelView",
     "PhaseView",
+    "PowerRow",
     "meter_views",
     "model_view",
+    "power_rows",
     "setting_rows",
 ]
 
@@ -268,6 +270,36 @@ def _meter_view(
         coverage=min((p.coverage for p in powers), default=None),
         gap_s=max(gaps, default=None),
         clock=told.clock,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerRow:
+    """What one phase drew."""
+
+    phase: PhaseResult
+    state: str
+    """Why its figures are none of an answer: ``invalid``, ``short``, ``ended early``; or empty."""
+    energy_j_per_output_token: float | None
+    reason: str | None
+    """Why a figure is not given."""
+
+
+def power_rows(bundle: Bundle) -> Sequence[PowerRow]:
+    """Return what every phase drew, by the rule that capacities are normalised by."""
+    return [_power_row(phase, bundle) for phase in bundle.phases]
+
+
+def _power_row(phase: PhaseResult, bundle: Bundle) -> PowerRow:
+    mean_w, no_power = declared_power(phase.power, bundle.system)
+    energy_j, reason = joules_per_token(
+        phase.metrics.throughput_tok_per_s, mean_power_w=mean_w, power_reason=no_power
+    )
+    return PowerRow(
+        phase=phase,
+        state="invalid" if phase.invalid else phase.cut,
+        energy_j_per_output_token=energy_j,
+        reason=reason,
     )
 
 

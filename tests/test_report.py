@@ -490,29 +490,50 @@ def test_endless_reasons_of_failure_are_counted_not_listed(bundle: Bundle) -> No
     assert '<td class="n">9,960</td>' in source
 
 
-def test_meters_are_shown_over_the_whole_run(bundle: Bundle) -> None:
-    def meter(mean_w: float | None, coverage: float, reason: str | None = None) -> MeterPower:
-        power = Power(
-            mean_w=mean_w,
-            energy_j=None,
-            devices=8,
-            samples=10,
-            coverage=coverage,
-            reason=reason,
-            largest_gap_s=1 - coverage,
-        )
-        return MeterPower(
-            meter="redfish:bmc", kind="redfish", role="chassis", counted=True, power=power
-        )
+def _meter(mean_w: float | None, coverage: float, reason: str | None = None) -> MeterPower:
+    power = Power(
+        mean_w=mean_w,
+        energy_j=None,
+        devices=8,
+        samples=10,
+        coverage=coverage,
+        reason=reason,
+        largest_gap_s=1 - coverage,
+    )
+    return MeterPower(
+        meter="redfish:bmc", kind="redfish", role="chassis", counted=True, power=power
+    )
 
+
+def test_meters_are_shown_over_the_whole_run(bundle: Bundle) -> None:
     phases = tuple(
-        replace(p, meters=(meter(6000.0, 0.99 if p.number == 1 else 1.0),))
+        replace(p, meters=(_meter(6000.0, 0.99 if p.number == 1 else 1.0),))
         for p in bundle.phases[:2]
     )
-    page = _Page(render(replace(bundle, phases=phases, idle=(meter(1234.5, 1.0),))))
+    page = _Page(render(replace(bundle, phases=phases, idle=(_meter(1234.5, 1.0),))))
     assert "redfish:bmc the wall 1,234 8 99 % 0.01 ours" in page.text
     shown = {a["data-agentperf-power"]: a["data-agentperf-watts"] for a in page.having("power")}
     assert shown == {"1": "2391.25", "2": "2987.5"}
+
+
+def test_joules_of_a_token_follow_the_rule_of_capacities(bundle: Bundle) -> None:
+    # 2,391.25 W over 8 × 587.31… × 0.4 tok/s; the system declares 8 devices, and phase 2 read 4.
+    phases = (
+        bundle.phases[0],
+        replace(bundle.phases[1], power=replace(bundle.phases[1].power, devices=4)),
+        replace(bundle.phases[2], short=True),
+        bundle.phases[4],
+    )
+    page = _Page(render(replace(bundle, phases=phases, idle=(_meter(1234.5, 1.0),))))
+    shown = {
+        a["data-agentperf-power"]: a["data-agentperf-joules-per-token"]
+        for a in page.having("power")
+    }
+    assert float(shown["1"] or 0) == pytest.approx(2391.25 / (8 * 587.3141592653589 * 0.4))
+    assert shown["2"] == ""
+    assert "the meter reads 4 devices, 8 are declared" in page.text
+    assert "3 short gpt-oss-120b 32" in page.text
+    assert "5 invalid gpt-oss-120b 48" in page.text
 
 
 def test_nodes_of_a_cluster_are_shown(bundle: Bundle) -> None:
