@@ -135,7 +135,8 @@ def _answer(tier: SLOTier, system: System | None, found: _Found) -> Capacity:
     mean_w, reason = declared_power(passing.power, system) if passing else (None, _NO_PASS)
     wall = passing.wall if passing else None
     wall_w, no_wall = (wall.mean_w, wall.reason) if wall else (None, _NO_PASS)
-    answered = found.status not in {"invalid", "open", "below"}
+    # An unclear one has the figures of a phase that failed.
+    answered = found.status not in {"invalid", "open", "below", "unclear"}
     energy_j, no_energy = joules_per_token(
         throughput if answered else None, mean_power_w=mean_w, power_reason=reason
     )

@@ -103,6 +103,22 @@ class Capacity:
         """Agents per megawatt of measured accelerator power."""
         return self.per.per_megawatt
 
+    def carries(self, agents: int) -> bool | None:
+        """Tell whether it carries so many; ``None`` where what was measured does not tell.
+
+        One number that failed says nothing of a smaller one, and one that passed nothing of a
+        greater one.
+        """
+        if self.status in {"invalid", "open", "unclear"}:
+            return None
+        if self.first_failing is not None and self.first_failing <= agents:
+            return False
+        if self.status == "below":
+            return None
+        if self.agents >= agents:
+            return True
+        return None if self.status == "at-limit" else False
+
     @property
     def label(self) -> str:
         """The answer as printed: ``12``, ``≥ 256``, ``invalid``, ``not finished (8 passed)``."""

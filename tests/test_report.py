@@ -568,3 +568,41 @@ def test_a_search_without_an_end_does_not_say_how_far_nothing_failed(bundle: Bun
     text = _Page(render(replace(bundle, capacities=(only,)))).text
     assert "First failing none so far" in text
     assert "none up to" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "agents", "failing", "said", "required"),
+    [
+        ("at-limit", 35, None, "not searched one number alone was measured", "not answered"),
+        ("at-limit", 48, None, "not searched one number alone was measured", "met"),
+        ("below", 0, 64, "64 agents", "not answered"),
+        ("below", 0, 48, "48 agents", "missed"),
+        ("unclear", 48, None, "not certain 48 agents missed a limit", "not answered"),
+    ],
+)
+def test_one_number_of_agents_is_no_search(
+    bundle: Bundle, status: str, agents: int, failing: int | None, said: str, required: str
+) -> None:
+    only = replace(
+        bundle.capacities[0],
+        status=status,
+        agents=agents,
+        first_failing=failing,
+        failing_phase=None,
+    )
+    settings = replace(bundle.settings, gate="verify")
+    text = _Page(render(replace(bundle, settings=settings, capacities=(only,)))).text
+    assert f"First failing {said}" in text
+    assert "none up to" not in text
+    assert f"at least 48 agents: {required}" in text
+
+
+def test_what_is_divided_of_a_lower_bound_is_one(bundle: Bundle) -> None:
+    # 64 agents at the search limit on 8 accelerators at 22.4 $/hour.
+    bound = next(c for c in bundle.capacities if c.status == "at-limit")
+    text = _Page(render(replace(bundle, capacities=(bound,)))).text
+    assert "Per accelerator ≥ 8 agents" in text
+    assert "Per MW of accelerators —" in text
+    assert "slo-1 agents ≥ 8 ≥ 64" in text
+    assert "≥ 2.86" in text
+    assert "≥ 8" not in _Page(render(replace(bundle, capacities=bundle.capacities[:1]))).text
