@@ -52,20 +52,20 @@ def test_verified(phases: list[PhaseResult], status: str, label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "fewer", "same", "more"),
+    ("phase", "carried"),
     [
-        (_phase(101), True, True, None),
-        (_phase(90), None, False, False),
-        (_phase(99, half_ratio=0.02), None, None, None),
-        (_phase(101, invalid=True), None, None, None),
+        (_phase(101), [True, True, None]),
+        (_phase(90), [None, False, False]),
+        (_phase(99, half_ratio=0.02), [None, None, None]),
+        (_phase(101, invalid=True), [None, None, None]),
     ],
     ids=["carried", "missed", "unclear", "invalid"],
 )
 def test_one_number_says_nothing_of_others_beyond_it(
-    phase: PhaseResult, fewer: bool | None, same: bool | None, more: bool | None
+    phase: PhaseResult, carried: list[bool | None]
 ) -> None:
     found = verified([phase], TIER, AGENTS, None)
-    assert [found.carries(AGENTS + by) for by in (-1, 0, 1)] == [fewer, same, more]
+    assert [found.carries(AGENTS + by) for by in (-1, 0, 1)] == carried
 
 
 def test_a_search_answers_for_every_number_up_to_its_limit() -> None:
