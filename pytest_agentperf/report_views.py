@@ -116,9 +116,9 @@ class ModelView:
         )
 
     @property
-    def any_short(self) -> bool:
-        """Tell whether a phase only aimed."""
-        return any(view.phase.short for view in self.phases)
+    def cuts(self) -> Sequence[str]:
+        """Return what made phases shorter than an answer needs: ``short``, ``ended early``."""
+        return sorted({view.phase.cut for view in self.phases} - {""}, reverse=True)
 
     @property
     def any_interval(self) -> bool:
