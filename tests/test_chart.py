@@ -51,7 +51,7 @@ def test_phases_that_cannot_be_trusted_are_marks_without_a_line():
 
 def test_a_phase_that_evidence_ended_early_is_hollow():
     said = PHASES[3].verdicts
-    early = replace(PHASES[3], verdicts=(replace(said[0], evidence="early"), *said[1:]))
+    early = replace(PHASES[3], verdicts=(replace(said[0], evidence="certain"), *said[1:]))
     for chart in charts(GPT.tiers, (PHASES[0], early, replace(PHASES[1], short=True))):
         assert [(m.data["phase"], m.hollow) for m in chart.marks] == [
             ("1", False),

@@ -284,7 +284,7 @@ def test_a_run_that_was_judged_again_says_so_at_its_head(bundle: Bundle) -> None
 
 def test_a_phase_that_evidence_ended_early_is_marked_in_the_table(bundle: Bundle) -> None:
     said = bundle.phases[3].verdicts
-    early = replace(bundle.phases[3], verdicts=(replace(said[0], evidence="early"), *said[1:]))
+    early = replace(bundle.phases[3], verdicts=(replace(said[0], evidence="certain"), *said[1:]))
     text = _Page(render(replace(bundle, phases=(bundle.phases[0], early)))).text
     assert "4 ended early 64" in text
     assert "hollow: a phase that evidence ended early" in text
