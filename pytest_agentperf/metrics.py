@@ -12,6 +12,7 @@ from pytest_agentperf.reuse import reused
 from pytest_agentperf.token_check import TokenCheck, check_tokens
 
 __all__ = [
+    "OTHER_REASONS",
     "STATISTICS",
     "Distribution",
     "Metrics",
@@ -33,6 +34,8 @@ _WHOLE = 0.9
 """Prefix caches work in blocks, and the last token is computed anew."""
 _QUANTILES = {"p05": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99}
 _MOST_REASONS = 50
+OTHER_REASONS = "other reasons"
+"""Stands in `Metrics.errors` for those beyond the most frequent ones."""
 STATISTICS = ("mean", *_QUANTILES)
 """Names that a limit may ask of a distribution."""
 
@@ -292,7 +295,7 @@ def _count(reasons: Iterable[str]) -> dict[str, int]:
     if len(counts) <= _MOST_REASONS:
         return dict(counts)
     kept = dict(counts.most_common(_MOST_REASONS))
-    return kept | {"other reasons": counts.total() - sum(kept.values())}
+    return kept | {OTHER_REASONS: counts.total() - sum(kept.values())}
 
 
 def _hides_reasoning(turn: TurnRecord) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from pytest_agentperf.bundle import Bundle, ModelRun, PhaseResult
 from pytest_agentperf.chart import charts
 from pytest_agentperf.conformance import is_conformant
+from pytest_agentperf.metrics import OTHER_REASONS
 from pytest_agentperf.normalize import PER, Capacity, declared_power, joules_per_token
 from pytest_agentperf.phase_charts import phase_charts
 from pytest_agentperf.plots import Plot
@@ -61,7 +62,8 @@ class PhaseView:
     brackets: bool
     """An answer rests on it: it is printed in full."""
     failures: tuple[FailureView, ...]
-    other_reasons: int
+    other_reasons: str
+    """How many further reasons there are; empty: none."""
     other_failed: int
 
     @property
@@ -103,7 +105,7 @@ class ModelView:
     charts: tuple[Plot, ...]
     failures: tuple[tuple[str, int, Sequence[int]], ...]
     """The most frequent reasons of all phases, how many requests, and the phases."""
-    other_reasons: int
+    other_reasons: str
     other_failed: int
 
     @property
@@ -151,7 +153,7 @@ def model_view(run: ModelRun, bundle: Bundle, records: RunRecords) -> ModelView:
     capacities = {c.tier: c for c in bundle.capacities if c.model == model}
     statuses = [rule.status for rule in run.conformance]
     bracketing = {n for c in capacities.values() for n in (c.passing_phase, c.failing_phase)}
-    reasons = _reasons(phases)
+    reasons, folded = _reasons(phases)
     return ModelView(
         run=run,
         phases=tuple(
@@ -166,8 +168,8 @@ def model_view(run: ModelRun, bundle: Bundle, records: RunRecords) -> ModelView:
         ),
         charts=charts(run.spec.tiers, phases),
         failures=tuple(reasons[:MOST_REASONS]),
-        other_reasons=len(reasons[MOST_REASONS:]),
-        other_failed=sum(count for _, count, _ in reasons[MOST_REASONS:]),
+        other_reasons=_others(len(reasons[MOST_REASONS:]), folded),
+        other_failed=sum(count for _, count, _ in reasons[MOST_REASONS:]) + folded,
     )
 
 
@@ -175,7 +177,9 @@ def _phase_view(
     phase: PhaseResult, tiers: Sequence[SLOTier], records: RunRecords, *, brackets: bool
 ) -> PhaseView:
     profile = records.profile(phase)
-    ordered = sorted(phase.metrics.errors.items(), key=lambda item: (-item[1], item[0]))
+    errors = dict(phase.metrics.errors)
+    folded = errors.pop(OTHER_REASONS, 0)
+    ordered = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
     known = {f.reason: f for f in profile.failures} if profile else {}
     rest = ordered[MOST_REASONS:]
     return PhaseView(
@@ -193,20 +197,34 @@ def _phase_view(
             )
             for reason, count in ordered[:MOST_REASONS]
         ),
-        other_reasons=len(rest),
-        other_failed=sum(count for _, count in rest),
+        other_reasons=_others(len(rest), folded),
+        other_failed=sum(count for _, count in rest) + folded,
     )
 
 
-def _reasons(phases: Iterable[PhaseResult]) -> list[tuple[str, int, Sequence[int]]]:
+def _others(reasons: int, folded: int) -> str:
+    """Say how many reasons are not listed; requests that were counted without theirs have some."""
+    if folded:
+        return f"at least {reasons + 1:,} other reasons"
+    return f"{reasons:,} other reason{'s' if reasons > 1 else ''}" if reasons else ""
+
+
+def _reasons(
+    phases: Iterable[PhaseResult],
+) -> tuple[list[tuple[str, int, Sequence[int]]], int]:
+    """Return reasons, the most frequent first, and how many requests have one without a name."""
+    folded = 0
     counts: dict[str, int] = {}
     numbers: dict[str, list[int]] = {}
     for phase in phases:
         for reason, count in phase.metrics.errors.items():
+            if reason == OTHER_REASONS:
+                folded += count
+                continue
             counts[reason] = counts.get(reason, 0) + count
             numbers.setdefault(reason, []).append(phase.number)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(reason, count, numbers[reason]) for reason, count in ordered]
+    return [(reason, count, numbers[reason]) for reason, count in ordered], folded
 
 
 def _notes(capacities: Iterable[Capacity]) -> Mapping[str, int]:

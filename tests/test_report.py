@@ -514,6 +514,17 @@ def _meter(mean_w: float | None, coverage: float, reason: str | None = None) -> 
     )
 
 
+def test_reasons_that_were_counted_without_a_name_are_among_the_others(bundle: Bundle) -> None:
+    reasons = {f"HTTP 500: request {i:02}": 3 for i in range(50)} | {"other reasons": 900}
+    first = bundle.phases[0]
+    phase = replace(first, metrics=replace(first.metrics, failed=1050, errors=reasons))
+    source = render(replace(bundle, phases=(phase,), capacities=()))
+    # 30 of 50 are not listed, and of the 900 at least one is another: 30 × 3 + 900 requests.
+    assert source.count("at least 31 other reasons") == 2
+    assert source.count('<td class="n">990</td>') == 2
+    assert ">other reasons<" not in source
+
+
 def test_meters_are_shown_over_the_whole_run(bundle: Bundle) -> None:
     phases = tuple(
         replace(p, meters=(_meter(6000.0, 0.99 if p.number == 1 else 1.0),))
