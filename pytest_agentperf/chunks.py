@@ -21,8 +21,8 @@ __all__ = [
 
 _MOST_MESSAGE_BYTES = 65_536
 _MOST_REASON_CHARS = 300
-_ECHO = re.compile(r"""(['"])input\1: ?.*""", re.DOTALL)
-"""From here on a fault of FastAPI, also one printed into a message, quotes the request."""
+_ECHO = re.compile(r"""(?:(['"])input\1: ?|\binput_value=).*""", re.DOTALL)
+"""From here on a fault of FastAPI or Pydantic that is printed into a message quotes the request."""
 _LEFT_OUT = "(what was sent is left out)"
 
 

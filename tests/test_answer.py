@@ -406,6 +406,10 @@ def test_bytes_that_are_no_text_are_a_malformed_event():
             "1 error: {'msg': 'Field required', (what was sent is left out)",
         ),
         (
+            b'{"message": "Field required [type=missing, input_value=our secret, input_type=str]"}',
+            "Field required [type=missing, (what was sent is left out)",
+        ),
+        (
             b'{"detail": [{"msg": "cut", "input": "our secret',
             '{"detail": [{"msg": "cut", (what was sent is left out)',
         ),
@@ -424,6 +428,7 @@ def test_bytes_that_are_no_text_are_a_malformed_event():
         "a list",
         "FastAPI's faults, which quote the request",
         "such faults in a message",
+        "Pydantic's faults in a message",
         "such faults, cut",
         "endless faults",
         "what does not print",
