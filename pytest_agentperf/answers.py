@@ -7,8 +7,13 @@ from pytest_agentperf.aim import strain
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.explain import explain_capacity
 from pytest_agentperf.modes import Search, make_search
-from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, normalize
-from pytest_agentperf.power import Power
+from pytest_agentperf.normalize import (
+    Capacity,
+    Normalized,
+    declared_power,
+    joules_per_token,
+    normalize,
+)
 from pytest_agentperf.search import ALIKE_RATIO, SearchResult
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import Finding, SLOTier
@@ -127,10 +132,11 @@ def _answer(tier: SLOTier, system: System | None, found: _Found) -> Capacity:
     """Return what was found, normalised and explained."""
     passing = found.passing
     throughput = passing.metrics.throughput_tok_per_s if passing else None
-    mean_w, reason = _mean_power(passing.power if passing else None, system)
+    mean_w, reason = declared_power(passing.power, system) if passing else (None, _NO_PASS)
     wall = passing.wall if passing else None
     wall_w, no_wall = (wall.mean_w, wall.reason) if wall else (None, _NO_PASS)
-    answered = found.status not in {"invalid", "open", "below"}
+    # An unclear one has the figures of a phase that failed.
+    answered = found.status not in {"invalid", "open", "below", "unclear"}
     energy_j, no_energy = joules_per_token(
         throughput if answered else None, mean_power_w=mean_w, power_reason=reason
     )
@@ -236,16 +242,6 @@ def _missed_by(failing: PhaseResult | None, tier: SLOTier) -> tuple[str, ...]:
 
 def _with_reason(per: Normalized, name: str, reason: str | None) -> Normalized:
     return per if reason is None else replace(per, missing={**per.missing, name: reason})
-
-
-def _mean_power(power: Power | None, system: System | None) -> tuple[float | None, str | None]:
-    """Return watts, or why there are none: other devices than the declared are no answer."""
-    if power is None:
-        return None, _NO_PASS
-    declared = system.accelerators if system else None
-    if power.mean_w is not None and declared not in {None, power.devices}:
-        return None, f"the meter reads {power.devices} devices, {declared} are declared"
-    return power.mean_w, power.reason
 
 
 def _phase_of(

@@ -154,6 +154,11 @@ class PhaseResult:
         return not self.short and all(v.evidence == "floors" for v in self.verdicts)
 
     @property
+    def cut(self) -> str:
+        """Return why it is not as long as an answer needs: ``short``, ``ended early``; or empty."""
+        return "short" if self.short else "" if self.met_floors else "ended early"
+
+    @property
     def wall(self) -> Power:
         """Power at the wall, by the chassis meters; it holds that of the accelerators."""
         return role_power(self.meters, "chassis")

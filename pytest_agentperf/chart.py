@@ -74,7 +74,22 @@ def _chart(
         ),
         marks=tuple(_mark(p, v, name, x, y) for p, v in points),
         limits=limits(named, unit, y, line=_ends(trusted or points, y)),
+        note=_not_drawn(metric, tiers),
     )
+
+
+def _not_drawn(metric: str, tiers: Sequence[SLOTier]) -> str:
+    """Name the limits that have no picture, of every metric: beside the first picture."""
+    drawn = [f"{name}.{statistic}" for name, statistic in _PANELS]
+    if metric != _PANELS[0][0]:
+        return ""
+    missing = [
+        f"{tier.name} {words.bound(limit)}"
+        for tier in tiers
+        for limit in tier.limits
+        if limit.name not in drawn
+    ]
+    return f"limits that are judged and not drawn: {', '.join(missing)}" if missing else ""
 
 
 def _value(phase: PhaseResult, metric: str, statistic: str) -> float | None:
@@ -108,7 +123,7 @@ def _mark(phase: PhaseResult, value: float, name: str, x: Scale, y: Scale) -> Ma
         x=x.across(phase.agents),
         y=("0" if value > 0 else "100") if at_edge else y.down(value),
         kind=mark_of(phase),
-        hollow=phase.short,
+        hollow=not phase.met_floors,
         title=_title(phase, value, name),
         data={
             "phase": str(phase.number),
@@ -129,7 +144,7 @@ def _title(phase: PhaseResult, value: float, name: str) -> str:
         likely = f", 95 % within {words.number(interval.low)} to {words.number(interval.high)}"
     count = f"n = {values.n if values else 0:,}"
     lines = (
-        f"Phase {phase.number}, {phase.agents} agents{', short' if phase.short else ''}",
+        f"Phase {phase.number}, {phase.agents} agents{f', {phase.cut}' if phase.cut else ''}",
         f"{words.metric(name)} {words.number(value)} {unit}{likely} ({count})",
         *(f"{v.tier}: {v.outcome}" for v in phase.verdicts),
     )

@@ -1,5 +1,6 @@
 """One event of a streamed answer, as servers write it in JSON; and what an error's body says."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,6 +20,10 @@ __all__ = [
 ]
 
 _MOST_MESSAGE_BYTES = 65_536
+_MOST_REASON_CHARS = 300
+_ECHO = re.compile(r"""(?:(['"])input\1: ?|\binput_value=).*""", re.DOTALL)
+"""From here on a fault of FastAPI or Pydantic that is printed into a message quotes the request."""
+_LEFT_OUT = "(what was sent is left out)"
 
 
 class MalformedEventError(Exception):
@@ -102,16 +107,34 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def message_of(body: bytes) -> str:
-    """Find the human part of an error body; servers use four shapes and plain text."""
+    """Find the human part of an error body; servers use four shapes, lists and plain text.
+
+    What it quotes of the request is left out: prompts belong into no report.
+    """
     try:
         found: Any = msgspec.json.decode(body[:_MOST_MESSAGE_BYTES])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body[:_MOST_MESSAGE_BYTES].decode("utf-8", "replace").strip()
-        return one_line(text) or "(no body)"
+        return one_line(_ECHO.sub(_LEFT_OUT, text))[:_MOST_REASON_CHARS] or "(no body)"
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]  # pyright: ignore[reportUnknownVariableType] foreign JSON
     try:
-        return one_line(str(found))  # pyright: ignore[reportUnknownArgumentType] foreign JSON
+        text = _of_list(found) if isinstance(found, list) else str(found)  # pyright: ignore[reportUnknownArgumentType] foreign JSON
     except RecursionError:
         return "(nested too deep)"
+    return one_line(_ECHO.sub(_LEFT_OUT, text))[:_MOST_REASON_CHARS]
+
+
+def _of_list(details: list[Any]) -> str:
+    """Return where each of several faults is, and what it is; never the request they quote."""
+    return "; ".join(_of_detail(each) for each in details)
+
+
+def _of_detail(detail: Any) -> str:
+    if not isinstance(detail, dict):
+        return str(detail)
+    told: dict[str, Any] = detail  # pyright: ignore[reportUnknownVariableType] foreign JSON
+    place = told.get("loc", ())
+    where = ".".join(map(str, place)) if isinstance(place, list) else str(place or "")  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] foreign JSON
+    return ": ".join(text for text in (where, str(told.get("msg", "no message"))) if text)

@@ -157,10 +157,13 @@ def _procedure(settings: Settings) -> tuple[Rule, ...]:
     return (
         _rule(
             "exponential ramp, then binary search",
-            settings.start_agents == _OFFICIAL.start_agents
+            settings.gate == _OFFICIAL.gate
+            and settings.start_agents == _OFFICIAL.start_agents
             and settings.resolution <= _OFFICIAL.resolution,
             f"ramp from {settings.start_agents} agents and bracket, guided by the curve so far, "
-            f"resolution {settings.resolution:.0%}, never finer than 1 agent",
+            f"resolution {settings.resolution:.0%}, never finer than 1 agent"
+            if settings.gate == _OFFICIAL.gate
+            else f"gate {settings.gate}: no search, given numbers of agents alone were measured",
         ),
         _rule(
             "30 trajectories, 3 per agent, 10 minutes steady",

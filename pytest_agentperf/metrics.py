@@ -12,6 +12,7 @@ from pytest_agentperf.reuse import reused
 from pytest_agentperf.token_check import TokenCheck, check_tokens
 
 __all__ = [
+    "OTHER_REASONS",
     "STATISTICS",
     "Distribution",
     "Metrics",
@@ -24,6 +25,7 @@ __all__ = [
     "output_speed_tok_per_s",
     "quantile",
     "summarize",
+    "tells_of_caching",
     "throughput_tok_per_s",
     "ttft_s",
 ]
@@ -32,6 +34,8 @@ _WHOLE = 0.9
 """Prefix caches work in blocks, and the last token is computed anew."""
 _QUANTILES = {"p05": 5, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99}
 _MOST_REASONS = 50
+OTHER_REASONS = "other reasons"
+"""Stands in `Metrics.errors` for those beyond the most frequent ones."""
 STATISTICS = ("mean", *_QUANTILES)
 """Names that a limit may ask of a distribution."""
 
@@ -231,7 +235,7 @@ def summarize(measurement: Measurement, *, speed: str = "usage") -> Metrics:
     window = measurement.window
     inside = members(measurement.turns, window)
     answered = [t for t in inside if t.error is None]
-    cached = _tell_of_caching(answered)
+    cached = answered if tells_of_caching(answered) else []
     by_usage = [(t, output_speed_tok_per_s(t)) for t in inside]
     by_first_chunk = [first_chunk_speed_tok_per_s(t) for t in inside]
     first_chunk = distribution(_known(by_first_chunk))
@@ -291,19 +295,19 @@ def _count(reasons: Iterable[str]) -> dict[str, int]:
     if len(counts) <= _MOST_REASONS:
         return dict(counts)
     kept = dict(counts.most_common(_MOST_REASONS))
-    return kept | {"other reasons": counts.total() - sum(kept.values())}
+    return kept | {OTHER_REASONS: counts.total() - sum(kept.values())}
 
 
 def _hides_reasoning(turn: TurnRecord) -> bool:
     return bool(turn.reasoning_tokens) and not turn.reasoning_streamed
 
 
-def _tell_of_caching(answered: Sequence[TurnRecord]) -> Sequence[TurnRecord]:
-    """Return the requests whose cached tokens are known: all, once any answer tells of them.
+def tells_of_caching(answered: Iterable[TurnRecord]) -> bool:
+    """Tell whether the cached tokens of these answers are known: of all, once any tells of them.
 
     vLLM leaves the field out where nothing was cached: its silence is 0, and not to be skipped.
     """
-    return answered if any(turn.cached_tokens is not None for turn in answered) else ()
+    return any(turn.cached_tokens is not None for turn in answered)
 
 
 def _cached_ratio(turns: Sequence[TurnRecord]) -> float | None:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pytest_agentperf.power import Power
 from pytest_agentperf.system import System
 
-__all__ = ["PER", "Capacity", "Normalized", "joules_per_token", "normalize"]
+__all__ = ["PER", "Capacity", "Normalized", "declared_power", "joules_per_token", "normalize"]
 
 PER: Mapping[str, str] = {
     "per_accelerator": "accelerator",
@@ -102,6 +103,22 @@ class Capacity:
         """Agents per megawatt of measured accelerator power."""
         return self.per.per_megawatt
 
+    def carries(self, agents: int) -> bool | None:
+        """Tell whether it carries so many; ``None`` where what was measured does not tell.
+
+        One number that failed says nothing of a smaller one, and one that passed nothing of a
+        greater one.
+        """
+        if self.status in {"invalid", "open", "unclear"}:
+            return None
+        if self.first_failing is not None and self.first_failing <= agents:
+            return False
+        if self.status == "below":
+            return None
+        if self.agents >= agents:
+            return True
+        return None if self.status == "at-limit" else False
+
     @property
     def label(self) -> str:
         """The answer as printed: ``12``, ``≥ 256``, ``invalid``, ``not finished (8 passed)``."""
@@ -162,6 +179,19 @@ def normalize(
             if not divisor
         },
     )
+
+
+def declared_power(power: Power, system: System | None) -> tuple[float | None, str | None]:
+    """Return watts to divide by, or why there are none: other devices than declared are no answer.
+
+    Args:
+        power: of the accelerators.
+        system: ``None`` when no system.yaml was given; then every meter is taken at its word.
+    """
+    declared = system.accelerators if system else None
+    if power.mean_w is not None and declared not in {None, power.devices}:
+        return None, f"the meter reads {power.devices} devices, {declared} are declared"
+    return power.mean_w, power.reason
 
 
 def joules_per_token(

@@ -29,10 +29,44 @@ _Seconds = Sequence[float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Series:
-    """Values second by second, and what they are."""
+    """Values second by second, and what they are; over a span, their mean."""
 
     name: str
     values: _Seconds
+
+    def over(self, start: int, end: int) -> float | None:
+        """Return the value of the seconds from ``start`` to before ``end``."""
+        known = [v for v in self.values[start:end] if v is not None]
+        return float(np.mean(known)) if known else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share(_Series):
+    """A share in percent: over a span the sum of its parts over the sum of its wholes.
+
+    A second in which a server counted much weighs more than one in which it counted little.
+    """
+
+    part: _Seconds
+    whole: _Seconds
+
+    def over(self, start: int, end: int) -> float | None:
+        pairs = zip(self.part[start:end], self.whole[start:end], strict=True)
+        known = [(p, w) for p, w in pairs if p is not None and w is not None]
+        counted = sum(w for _, w in known)
+        return 100 * sum(p for p, _ in known) / counted if counted else None
+
+
+def _share(name: str, part: _Seconds, whole: _Seconds) -> _Share:
+    values = [
+        100 * p / w if p is not None and w else None for p, w in zip(part, whole, strict=True)
+    ]
+    return _Share(name=name, values=values, part=part, whole=whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told(_Series):
+    """A share as the server told it: without its counts it has no mean over a span to be named."""
 
 
 def phase_charts(
@@ -128,50 +162,47 @@ def _server(seen: Timeline) -> Iterator[Plot]:
         _Series(name=name, values=told.pop(name)) for name in ("running", "waiting") if name in told
     ]
     yield from _plot("server", "Requests at the server, by its own count", "", requests, seen)
-    ratios = [
-        _Series(name=text, values=_percent(told.pop(name)))
-        for name, text in (
-            ("kv_use_ratio", "KV cache in use"),
-            ("prefix_hit_ratio", "prefix-cache hits"),
-            ("accepted_ratio", "drafts accepted"),
-        )
-        if name in told
-    ]
-    for text, part, whole in (
-        ("prefix-cache hits", "prefix_hits", "prefix_queries"),
-        ("drafts accepted", "accepted", "drafted"),
+    ratios: list[_Series] = []
+    if "kv_use_ratio" in told:
+        ratios.append(_Series(name="KV cache in use", values=_percent(told.pop("kv_use_ratio"))))
+    for text, gauge, part, whole in (
+        ("prefix-cache hits", "prefix_hit_ratio", "prefix_hits", "prefix_queries"),
+        ("drafts accepted", "accepted_ratio", "accepted", "drafted"),
     ):
+        level = told.pop(gauge, None)
         if part in told and whole in told:
-            ratios.append(_Series(name=text, values=_ratio(told[part], told[whole])))
+            ratios.append(_share(text, told[part], told[whole]))
+        elif level is not None:
+            ratios.append(_Told(name=text, values=_percent(level)))
     yield from _plot("caches", "Caches and drafts at the server, %", "%", ratios, seen)
     lost = (
         [_Series(name="preemptions", values=told["preemptions"])] if "preemptions" in told else []
     )
     if any(value for each in lost for value in each.values if value is not None):
         yield from _plot("preemptions", "Preemptions per second", "", lost, seen)
-    others = [name for name in told if name not in COUNTS][:_MOST_NAMED]
-    for name in others:
+    others = [name for name in told if name not in COUNTS]
+    for place, name in enumerate(others[:_MOST_NAMED], 1):
         named = (_Series(name=name, values=told[name]),)
-        yield from _plot(f"server.{name}", name, "", named, seen)
+        rest = len(others) - place if place == _MOST_NAMED else 0
+        yield from _plot(f"server.{name}", name, "", named, seen, rest=rest)
 
 
 def _percent(values: _Seconds) -> _Seconds:
     return [None if v is None else 100 * v for v in values]
 
 
-def _ratio(part: _Seconds, whole: _Seconds) -> _Seconds:
-    return [100 * p / w if p is not None and w else None for p, w in zip(part, whole, strict=True)]
-
-
 def _plot(
-    name: str, title: str, unit: str, series: Sequence[_Series], seen: Timeline
+    name: str, title: str, unit: str, series: Sequence[_Series], seen: Timeline, *, rest: int = 0
 ) -> Iterator[Plot]:
+    """Draw what has values; ``rest`` further series are told by the server and have no picture."""
     series = [each for each in series if any(v is not None for v in each.values)]
     if not series:
         return
     seconds = len(seen.started)
     step = max(1, -(-seconds // _MOST_POINTS))
-    drawn = [_coarser(each.values, step) for each in series]
+    left_out = rest + len(series[len(_STYLES) :])
+    series = series[: len(_STYLES)]
+    drawn = [_coarser(each, step) for each in series]
     highest = max(v for values in drawn for v in values if v is not None)
     x = Scale(low=0, high=seconds)
     y = Scale(low=0, high=highest * 1.08 or 1.0)
@@ -180,7 +211,7 @@ def _plot(
             name=each.name,
             style=style,
             path=path([step * (i + 0.5) for i in range(len(values))], values, x, y),
-            told=_in_window(each.values, seen.window_s, unit),
+            told=_in_window(each, seen.window_s, unit),
         )
         for each, values, style in zip(series, drawn, _STYLES, strict=False)
     )
@@ -195,29 +226,33 @@ def _plot(
         y_ticks=ticks(nice_ticks(y, 4), y, down=True),
         band=(x.across(opens), f"{100 * (closes - opens) / seconds:.2f}"),
         lines=lines,
-        note=f"a point is the mean of {step} s" if step > 1 else "",
+        note="; ".join(_notes(step, left_out)),
         legend=True,
     )
 
 
-def _coarser(values: _Seconds, step: int) -> list[float | None]:
-    """Return means of so many seconds each; ``None`` where nothing is known in any of them."""
-    found: list[float | None] = []
-    for start in range(0, len(values), step):
-        known = [v for v in values[start : start + step] if v is not None]
-        found.append(sum(known) / len(known) if known else None)
-    return found
+def _notes(step: int, left_out: int) -> Iterator[str]:
+    if step > 1:
+        yield f"a point is the mean of {step} s"
+    if left_out:
+        yield f"{left_out} more not drawn"
 
 
-def _in_window(values: _Seconds, window_s: tuple[float, float], unit: str) -> str:
+def _coarser(series: _Series, step: int) -> list[float | None]:
+    """Return the values of so many seconds each; ``None`` where nothing is known in any."""
+    return [series.over(start, start + step) for start in range(0, len(series.values), step)]
+
+
+def _in_window(series: _Series, window_s: tuple[float, float], unit: str) -> str:
     """Say mean and most of the whole seconds inside the window, and of how many."""
     opens, closes = int(-(-window_s[0] // 1)), int(window_s[1])
-    known = [v for v in values[opens:closes] if v is not None]
-    if not known:
+    known = [v for v in series.values[opens:closes] if v is not None]
+    mean = series.over(opens, closes)
+    if not known or mean is None:
         return "no value"
-    mean, most = float(np.mean(known)), max(known)
     of = f" {unit}" if unit else ""
-    return f"mean {words.number(mean)}{of}, most {words.number(most)}{of} (n = {len(known):,} s)"
+    named = "" if isinstance(series, _Told) else f"mean {words.number(mean)}{of}, "
+    return f"{named}most {words.number(max(known))}{of} (n = {len(known):,} s)"
 
 
 def _time_ticks(x: Scale) -> tuple[Tick, ...]:

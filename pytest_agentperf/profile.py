@@ -18,6 +18,7 @@ from pytest_agentperf.metrics import (
     first_chunk_speed_tok_per_s,
     members,
     output_speed_tok_per_s,
+    tells_of_caching,
     ttft_s,
 )
 from pytest_agentperf.records import ClientHealth, Measurement, ReadLag, TurnRecord
@@ -126,6 +127,8 @@ class _Row:
     turn: TurnRecord
     ttft_s: float
     speed_tok_per_s: float | None
+    cached_tokens: int | None
+    """0 where the answer is silent and another of the phase is not."""
 
 
 _Kind = Callable[[TurnRecord], str | None]
@@ -141,7 +144,16 @@ def profile(measurement: Measurement, labels: Labels, *, speed: str = "usage") -
     """
     speed_of = first_chunk_speed_tok_per_s if speed == "first-chunk" else output_speed_tok_per_s
     inside = members(measurement.turns, measurement.window)
-    rows = [_Row(turn=t, ttft_s=ttft_s(t), speed_tok_per_s=speed_of(t)) for t in inside]
+    silent = 0 if tells_of_caching(t for t in inside if t.error is None) else None
+    rows = [
+        _Row(
+            turn=t,
+            ttft_s=ttft_s(t),
+            speed_tok_per_s=speed_of(t),
+            cached_tokens=silent if t.cached_tokens is None else t.cached_tokens,
+        )
+        for t in inside
+    ]
     kinds: dict[str, _Kind] = {
         "tool": lambda t: labels.tool(t.trajectory, t.turn),
         "language": lambda t: labels.language(t.trajectory),
@@ -190,9 +202,10 @@ def _histogram(values: Sequence[float]) -> Histogram | None:
 
 
 def _group(name: str, rows: Sequence[_Row]) -> Group:
-    answered = [row.turn for row in rows if row.turn.error is None]
-    told = [t for t in answered if t.cached_tokens is not None and t.isl_tokens]
-    prompt_tokens = sum(t.isl_tokens or 0 for t in told)
+    known = [row for row in rows if row.turn.error is None]
+    answered = [row.turn for row in known]
+    told = [row for row in known if row.cached_tokens is not None and row.turn.isl_tokens]
+    prompt_tokens = sum(row.turn.isl_tokens or 0 for row in told)
     return Group(
         name=name,
         requests=len(rows),
@@ -202,7 +215,7 @@ def _group(name: str, rows: Sequence[_Row]) -> Group:
             row.speed_tok_per_s for row in rows if row.speed_tok_per_s is not None
         ),
         osl_tokens=distribution(t.osl_tokens for t in answered if t.osl_tokens is not None),
-        cached_ratio=sum(t.cached_tokens or 0 for t in told) / prompt_tokens
+        cached_ratio=sum(row.cached_tokens or 0 for row in told) / prompt_tokens
         if prompt_tokens
         else None,
     )

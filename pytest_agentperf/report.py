@@ -9,7 +9,13 @@ from pathlib import Path
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.normalize import PER
 from pytest_agentperf.pages import fragment, page
-from pytest_agentperf.report_views import UNFINISHED, meter_views, model_view, setting_rows
+from pytest_agentperf.report_views import (
+    UNFINISHED,
+    meter_views,
+    model_view,
+    power_rows,
+    setting_rows,
+)
 from pytest_agentperf.run_records import RunRecords, raw_files
 from pytest_agentperf.system import SECTIONS
 
@@ -40,6 +46,7 @@ def render(bundle: Bundle, folder: Path | None = None, *, beside: bool = False) 
         models=tuple(model_view(run, bundle, records) for run in bundle.models),
         settings=setting_rows(bundle.settings),
         meters=meter_views(bundle),
+        powers=power_rows(bundle),
         raw=raw_files(folder),
         beside=beside,
         per=PER,

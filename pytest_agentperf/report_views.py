@@ -7,7 +7,8 @@ from typing import Any
 from pytest_agentperf.bundle import Bundle, ModelRun, PhaseResult
 from pytest_agentperf.chart import charts
 from pytest_agentperf.conformance import is_conformant
-from pytest_agentperf.normalize import PER, Capacity
+from pytest_agentperf.metrics import OTHER_REASONS
+from pytest_agentperf.normalize import PER, Capacity, declared_power, joules_per_token
 from pytest_agentperf.phase_charts import phase_charts
 from pytest_agentperf.plots import Plot
 from pytest_agentperf.profile import MOST_REASONS, Group, PhaseProfile
@@ -22,8 +23,10 @@ __all__ = [
     "MeterView",
     "ModelView",
     "PhaseView",
+    "PowerRow",
     "meter_views",
     "model_view",
+    "power_rows",
     "setting_rows",
 ]
 
@@ -59,7 +62,8 @@ class PhaseView:
     brackets: bool
     """An answer rests on it: it is printed in full."""
     failures: tuple[FailureView, ...]
-    other_reasons: int
+    other_reasons: str
+    """How many further reasons there are; empty: none."""
     other_failed: int
 
     @property
@@ -101,7 +105,7 @@ class ModelView:
     charts: tuple[Plot, ...]
     failures: tuple[tuple[str, int, Sequence[int]], ...]
     """The most frequent reasons of all phases, how many requests, and the phases."""
-    other_reasons: int
+    other_reasons: str
     other_failed: int
 
     @property
@@ -114,9 +118,9 @@ class ModelView:
         )
 
     @property
-    def any_short(self) -> bool:
-        """Tell whether a phase only aimed."""
-        return any(view.phase.short for view in self.phases)
+    def cuts(self) -> Sequence[str]:
+        """Return what made phases shorter than an answer needs: ``short``, ``ended early``."""
+        return sorted({view.phase.cut for view in self.phases} - {""}, reverse=True)
 
     @property
     def any_interval(self) -> bool:
@@ -149,7 +153,7 @@ def model_view(run: ModelRun, bundle: Bundle, records: RunRecords) -> ModelView:
     capacities = {c.tier: c for c in bundle.capacities if c.model == model}
     statuses = [rule.status for rule in run.conformance]
     bracketing = {n for c in capacities.values() for n in (c.passing_phase, c.failing_phase)}
-    reasons = _reasons(phases)
+    reasons, folded = _reasons(phases)
     return ModelView(
         run=run,
         phases=tuple(
@@ -164,8 +168,8 @@ def model_view(run: ModelRun, bundle: Bundle, records: RunRecords) -> ModelView:
         ),
         charts=charts(run.spec.tiers, phases),
         failures=tuple(reasons[:MOST_REASONS]),
-        other_reasons=len(reasons[MOST_REASONS:]),
-        other_failed=sum(count for _, count, _ in reasons[MOST_REASONS:]),
+        other_reasons=_others(len(reasons[MOST_REASONS:]), folded),
+        other_failed=sum(count for _, count, _ in reasons[MOST_REASONS:]) + folded,
     )
 
 
@@ -173,7 +177,9 @@ def _phase_view(
     phase: PhaseResult, tiers: Sequence[SLOTier], records: RunRecords, *, brackets: bool
 ) -> PhaseView:
     profile = records.profile(phase)
-    ordered = sorted(phase.metrics.errors.items(), key=lambda item: (-item[1], item[0]))
+    errors = dict(phase.metrics.errors)
+    folded = errors.pop(OTHER_REASONS, 0)
+    ordered = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
     known = {f.reason: f for f in profile.failures} if profile else {}
     rest = ordered[MOST_REASONS:]
     return PhaseView(
@@ -191,20 +197,34 @@ def _phase_view(
             )
             for reason, count in ordered[:MOST_REASONS]
         ),
-        other_reasons=len(rest),
-        other_failed=sum(count for _, count in rest),
+        other_reasons=_others(len(rest), folded),
+        other_failed=sum(count for _, count in rest) + folded,
     )
 
 
-def _reasons(phases: Iterable[PhaseResult]) -> list[tuple[str, int, Sequence[int]]]:
+def _others(reasons: int, folded: int) -> str:
+    """Say how many reasons are not listed; requests that were counted without theirs have some."""
+    if folded:
+        return f"at least {reasons + 1:,} other reasons"
+    return f"{reasons:,} other reason{'s' if reasons > 1 else ''}" if reasons else ""
+
+
+def _reasons(
+    phases: Iterable[PhaseResult],
+) -> tuple[list[tuple[str, int, Sequence[int]]], int]:
+    """Return reasons, the most frequent first, and how many requests have one without a name."""
+    folded = 0
     counts: dict[str, int] = {}
     numbers: dict[str, list[int]] = {}
     for phase in phases:
         for reason, count in phase.metrics.errors.items():
+            if reason == OTHER_REASONS:
+                folded += count
+                continue
             counts[reason] = counts.get(reason, 0) + count
             numbers.setdefault(reason, []).append(phase.number)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(reason, count, numbers[reason]) for reason, count in ordered]
+    return [(reason, count, numbers[reason]) for reason, count in ordered], folded
 
 
 def _notes(capacities: Iterable[Capacity]) -> Mapping[str, int]:
@@ -268,6 +288,36 @@ def _meter_view(
         coverage=min((p.coverage for p in powers), default=None),
         gap_s=max(gaps, default=None),
         clock=told.clock,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerRow:
+    """What one phase drew."""
+
+    phase: PhaseResult
+    state: str
+    """Why its figures are none of an answer: ``invalid``, ``short``, ``ended early``; or empty."""
+    energy_j_per_output_token: float | None
+    reason: str | None
+    """Why a figure is not given."""
+
+
+def power_rows(bundle: Bundle) -> Sequence[PowerRow]:
+    """Return what every phase drew, by the rule that capacities are normalised by."""
+    return [_power_row(phase, bundle) for phase in bundle.phases]
+
+
+def _power_row(phase: PhaseResult, bundle: Bundle) -> PowerRow:
+    mean_w, no_power = declared_power(phase.power, bundle.system)
+    energy_j, reason = joules_per_token(
+        phase.metrics.throughput_tok_per_s, mean_power_w=mean_w, power_reason=no_power
+    )
+    return PowerRow(
+        phase=phase,
+        state="invalid" if phase.invalid else phase.cut,
+        energy_j_per_output_token=energy_j,
+        reason=reason,
     )
 
 

@@ -51,7 +51,8 @@ def _given(per: Normalized) -> bool:
 
 def _pair(capacity: Capacity, name: str) -> str:
     agents, tokens = getattr(capacity.per, name), getattr(capacity.throughput_per, name)
-    return "-" if agents is None else f"{_figure(agents)} · {_figure(tokens)}"
+    least = "≥ " if capacity.status == "at-limit" else ""
+    return "-" if agents is None else f"{least}{_figure(agents)} · {_figure(tokens)}"
 
 
 def _figure(value: float | None) -> str:

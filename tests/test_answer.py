@@ -389,7 +389,32 @@ def test_bytes_that_are_no_text_are_a_malformed_event():
         (b'{"error": "too long"}', "too long"),
         (b'{"object": "error", "message": "too long"}', "too long"),
         (b'{"detail": "too long"}', "too long"),
-        (b'["too", "long"]', "['too', 'long']"),
+        (b'["too", "long"]', "too; long"),
+        (
+            (
+                b'{"detail": [{"type": "missing", "loc": ["body", "messages", 0], "msg": "Field '
+                b'required", "input": {"content": "our secret"}, "ctx": {"e": "our secret"}}, '
+                b'{"loc": [], "msg": "bad"}, {"input": "our secret"}, "odd"]}'
+            ),
+            "body.messages.0: Field required; bad; no message; odd",
+        ),
+        (
+            (
+                b'{"error": {"message": "1 error: {\'msg\': \'Field required\', '
+                b"'input': {'content': 'our secret'}}\"}}"
+            ),
+            "1 error: {'msg': 'Field required', (what was sent is left out)",
+        ),
+        (
+            b'{"message": "Field required [type=missing, input_value=our secret, input_type=str]"}',
+            "Field required [type=missing, (what was sent is left out)",
+        ),
+        (
+            b'{"detail": [{"msg": "cut", "input": "our secret',
+            '{"detail": [{"msg": "cut", (what was sent is left out)',
+        ),
+        (b'{"detail": [' + b'{"msg": "long"}, ' * 99 + b'"x"]}', ("long; " * 99)[:300]),
+        (f'{{"error": "{chr(0x200B) * 300}"}}'.encode(), "\\u200b" * 50),
         (b" too long\n", "too long"),
         (b"", "(no body)"),
         (b"x" * 999, "x" * 300),
@@ -401,6 +426,12 @@ def test_bytes_that_are_no_text_are_a_malformed_event():
         "SGLang's body",
         "FastAPI's body",
         "a list",
+        "FastAPI's faults, which quote the request",
+        "such faults in a message",
+        "Pydantic's faults in a message",
+        "such faults, cut",
+        "endless faults",
+        "what does not print",
         "plain text",
         "nothing",
         "a long page",

@@ -7,6 +7,7 @@ import pytest
 
 from pytest_agentperf.chart import charts
 from pytest_agentperf.evidence import Interval
+from pytest_agentperf.slo import Limit
 from tests.bundles import GPT, example_bundle
 
 PHASES = example_bundle().phases
@@ -46,3 +47,31 @@ def test_phases_that_cannot_be_trusted_are_marks_without_a_line():
         endless = sum(mark.text == "∞" for mark in chart.marks)
         points = chart.lines[0].path.replace("L", "M").count("M")
         assert points == len(trusted) - endless
+
+
+def test_a_phase_that_evidence_ended_early_is_hollow():
+    said = PHASES[3].verdicts
+    early = replace(PHASES[3], verdicts=(replace(said[0], evidence="certain"), *said[1:]))
+    for chart in charts(GPT.tiers, (PHASES[0], early, replace(PHASES[1], short=True))):
+        assert [(m.data["phase"], m.hollow) for m in chart.marks] == [
+            ("1", False),
+            ("2", True),
+            ("4", True),
+        ]
+        assert "Phase 4, 64 agents, ended early\n" in chart.marks[2].title
+        assert "Phase 2, 16 agents, short\n" in chart.marks[1].title
+
+
+def test_limits_without_a_picture_are_named():
+    assert [chart.note for chart in charts(GPT.tiers, PHASES)] == ["", ""]
+    first = GPT.tiers[0]
+    more = (
+        Limit(metric="ttft_s", statistic="p90", value=3.0),
+        Limit(metric="e2e_s", statistic="p95", value=60.0),
+    )
+    tiers = (replace(first, limits=(*first.limits, *more)),)
+    speed, ttft = charts(tiers, PHASES)
+    assert speed.note == (
+        "limits that are judged and not drawn: slo-1 P90 TTFT ≤ 3 s, slo-1 P95 E2E latency ≤ 60 s"
+    )
+    assert ttft.note == ""

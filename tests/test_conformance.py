@@ -74,6 +74,8 @@ def test_trajectories_that_are(dataset: str, status: str):
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
+        ({"gate": "verify"}, "exponential ramp, then binary search"),
+        ({"gate": "ab"}, "exponential ramp, then binary search"),
         ({"tool_delay": "none"}, "tool delays"),
         ({"max_tool_s": 1.0}, "tool delays"),
         ({"output": "exact"}, "answers end by themselves, at most 16,384 tokens"),
@@ -91,6 +93,8 @@ def test_trajectories_that_are(dataset: str, status: str):
         ({"request_timeout_s": 301.0}, "speed by usage, requests time out after 300 s"),
     ],
     ids=[
+        "one number instead of a search",
+        "an endpoint against another",
         "no tool delays",
         "shorter tool delays",
         "answers of a forced length",

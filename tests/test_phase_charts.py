@@ -76,6 +76,53 @@ def test_ratios_of_counters_are_percent_of_each_second():
     assert "preemptions" not in plots  # never one
 
 
+def test_a_share_over_a_span_is_of_the_counts_and_not_a_mean_of_shares():
+    # 90 of 100 and 0 of 10 in the window: 82 %, and not the mean of 90 % and 0 %.
+    told = {
+        "prefix_hits": (None, 90.0, 0.0, 5.0),
+        "prefix_queries": (None, 100.0, 10.0, 5.0),
+        "drafted": (None, 10.0, 90.0, None),
+        "accepted": (None, 10.0, 0.0, None),
+        "prefix_hit_ratio": (0.5, 0.5, 0.5, 0.5),
+    }
+    caches = drawn(replace(SEEN, server=told))["caches"]
+    assert [(line.name, line.told) for line in caches.lines] == [
+        ("prefix-cache hits", "mean 81.8 %, most 90 % (n = 2 s)"),
+        ("drafts accepted", "mean 10 %, most 100 % (n = 2 s)"),
+    ]
+
+
+def test_points_of_a_long_phase_are_shares_of_the_counts_too():
+    # 300 s, 150 points of 2 s: 90 of 100 and 0 of 300 make 22.5 %; the axis ends at 1.08 times.
+    seen = replace(
+        SEEN,
+        window_s=(0.0, 300.0),
+        started=(2,) * 300,
+        in_flight=(1.0,) * 300,
+        waiting=(0.0,) * 300,
+        output_tokens=(1.0,) * 300,
+        server={"prefix_hits": (90.0, 0.0) * 150, "prefix_queries": (100.0, 300.0) * 150},
+    )
+    caches = drawn(seen)["caches"]
+    assert {point.split()[1] for point in caches.lines[0].path[1:].split("L")} == {"74"}
+    assert [t.value for t in caches.y_ticks][-1] <= 22.5 * 1.08
+
+
+def test_a_share_without_its_counts_has_no_mean():
+    told = {"prefix_hit_ratio": (0.1, 0.5, 0.7, 0.9)}
+    caches = drawn(replace(SEEN, server=told))["caches"]
+    assert caches.lines[0].told == "most 70 % (n = 2 s)"
+
+
+def test_what_is_not_drawn_is_counted():
+    eight = {f"gauge {i}": (1.0, 1.0, 1.0, 1.0) for i in range(8)}
+    plots = drawn(replace(SEEN, server=eight, power_w={f"meter {k}": v for k, v in eight.items()}))
+    assert len(plots["power"].lines) == 6
+    assert plots["power"].note == "2 more not drawn"
+    named = [plot for name, plot in plots.items() if name.startswith("server.")]
+    assert [plot.note for plot in named] == [*[""] * 5, "2 more not drawn"]
+
+
 def test_limits_near_the_values_are_drawn_and_far_ones_named():
     histogram = Histogram(low=0.5, high=4.0, counts=(3, 0, 1), apart=2)
     plot = drawn(profile=PhaseProfile(ttft_s=histogram, output_speed_tok_per_s=None, by={}))[

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from pytest_agentperf.labels import FIRST, NO_TOOL, SEVERAL, Labels, labels
+from pytest_agentperf.metrics import summarize
 from pytest_agentperf.profile import BINS, MOST_GROUPS, MOST_REASONS, PhaseProfile, profile
 from pytest_agentperf.records import ClientHealth, ReadLag
 from pytest_agentperf.trajectory import Message, ToolCall, Trajectory, Turn
@@ -98,6 +99,18 @@ def test_requests_are_told_apart_by_length_and_turn():
     assert kilo.cached_ratio == pytest.approx((512 + 1023) / (1024 + 2047))
     assert "tool" not in seen.by
     assert "language" not in seen.by
+
+
+def test_an_answer_that_is_silent_about_caching_had_nothing_cached_once_another_tells():
+    turns = [
+        request(101, turn=0, isl_tokens=1000),
+        request(102, turn=1, isl_tokens=1000),
+        request(103, turn=2, isl_tokens=3000, cached_tokens=2000),
+    ]
+    assert [g.cached_ratio for g in profile(measurement(turns), NONE).by["turn"]] == [0.0, 0.5]
+    assert summarize(measurement(turns)).cached_ratio == 0.4
+    silent = profile(measurement(turns[:2]), NONE)
+    assert [g.cached_ratio for g in silent.by["turn"]] == [None, None]
 
 
 def test_the_rarest_tools_are_taken_together():

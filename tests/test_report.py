@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, Rescored
 from pytest_agentperf.conformance import Rule
 from pytest_agentperf.dataset_statistics import statistics
 from pytest_agentperf.detected import Fact
@@ -266,6 +266,31 @@ def test_a_smoke_run_is_marked(*, mode: str, marked: bool) -> None:
     assert (", smoke run" in text) == marked
 
 
+def test_a_run_that_was_judged_again_says_so_at_its_head(bundle: Bundle) -> None:
+    again = Rescored(
+        run="20261101-1-a",
+        bundle_sha256="0" * 64,
+        client="9.8",
+        changed=("slo-1: ttft_s.p95 <= 5 was 10", "max_error_ratio: 0.1 was 0.01"),
+    )
+    text = _Page(render(replace(bundle, rescored=again))).text
+    assert text.startswith(
+        "Judged again. Nothing was measured here: the requests of run 20261101-1-a were judged "
+        "once more, by version 9.8. What differs from that run's own judgement: slo-1: ttft_s.p95 "
+        "<= 5 was 10; max_error_ratio: 0.1 was 0.01."
+    )
+    assert "Judged again." not in _Page(render(bundle)).text
+
+
+def test_a_phase_that_evidence_ended_early_is_marked_in_the_table(bundle: Bundle) -> None:
+    said = bundle.phases[3].verdicts
+    early = replace(bundle.phases[3], verdicts=(replace(said[0], evidence="certain"), *said[1:]))
+    text = _Page(render(replace(bundle, phases=(bundle.phases[0], early)))).text
+    assert "4 ended early 64" in text
+    assert "hollow: a phase that evidence ended early" in text
+    assert "ended early" not in _Page(render(bundle)).text
+
+
 def test_settings_off_their_default_come_first(page: _Page) -> None:
     names = [a["data-agentperf-setting"] for a in page.having("setting")]
     assert names[:3] == ["endpoint", "dataset", "max_agents"]
@@ -474,29 +499,61 @@ def test_endless_reasons_of_failure_are_counted_not_listed(bundle: Bundle) -> No
     assert '<td class="n">9,960</td>' in source
 
 
-def test_meters_are_shown_over_the_whole_run(bundle: Bundle) -> None:
-    def meter(mean_w: float | None, coverage: float, reason: str | None = None) -> MeterPower:
-        power = Power(
-            mean_w=mean_w,
-            energy_j=None,
-            devices=8,
-            samples=10,
-            coverage=coverage,
-            reason=reason,
-            largest_gap_s=1 - coverage,
-        )
-        return MeterPower(
-            meter="redfish:bmc", kind="redfish", role="chassis", counted=True, power=power
-        )
+def _meter(mean_w: float | None, coverage: float, reason: str | None = None) -> MeterPower:
+    power = Power(
+        mean_w=mean_w,
+        energy_j=None,
+        devices=8,
+        samples=10,
+        coverage=coverage,
+        reason=reason,
+        largest_gap_s=1 - coverage,
+    )
+    return MeterPower(
+        meter="redfish:bmc", kind="redfish", role="chassis", counted=True, power=power
+    )
 
+
+def test_reasons_that_were_counted_without_a_name_are_among_the_others(bundle: Bundle) -> None:
+    reasons = {f"HTTP 500: request {i:02}": 3 for i in range(50)} | {"other reasons": 900}
+    first = bundle.phases[0]
+    phase = replace(first, metrics=replace(first.metrics, failed=1050, errors=reasons))
+    source = render(replace(bundle, phases=(phase,), capacities=()))
+    # 30 of 50 are not listed, and of the 900 at least one is another: 30 × 3 + 900 requests.
+    assert source.count("at least 31 other reasons") == 2
+    assert source.count('<td class="n">990</td>') == 2
+    assert ">other reasons<" not in source
+
+
+def test_meters_are_shown_over_the_whole_run(bundle: Bundle) -> None:
     phases = tuple(
-        replace(p, meters=(meter(6000.0, 0.99 if p.number == 1 else 1.0),))
+        replace(p, meters=(_meter(6000.0, 0.99 if p.number == 1 else 1.0),))
         for p in bundle.phases[:2]
     )
-    page = _Page(render(replace(bundle, phases=phases, idle=(meter(1234.5, 1.0),))))
+    page = _Page(render(replace(bundle, phases=phases, idle=(_meter(1234.5, 1.0),))))
     assert "redfish:bmc the wall 1,234 8 99 % 0.01 ours" in page.text
     shown = {a["data-agentperf-power"]: a["data-agentperf-watts"] for a in page.having("power")}
     assert shown == {"1": "2391.25", "2": "2987.5"}
+
+
+def test_joules_of_a_token_follow_the_rule_of_capacities(bundle: Bundle) -> None:
+    # 2,391.25 W over 8 × 587.31… × 0.4 tok/s; the system declares 8 devices, and phase 2 read 4.
+    phases = (
+        bundle.phases[0],
+        replace(bundle.phases[1], power=replace(bundle.phases[1].power, devices=4)),
+        replace(bundle.phases[2], short=True),
+        bundle.phases[4],
+    )
+    page = _Page(render(replace(bundle, phases=phases, idle=(_meter(1234.5, 1.0),))))
+    shown = {
+        a["data-agentperf-power"]: a["data-agentperf-joules-per-token"]
+        for a in page.having("power")
+    }
+    assert float(shown["1"] or 0) == pytest.approx(2391.25 / (8 * 587.3141592653589 * 0.4))
+    assert shown["2"] == ""
+    assert "the meter reads 4 devices, 8 are declared" in page.text
+    assert "3 short gpt-oss-120b 32" in page.text
+    assert "5 invalid gpt-oss-120b 48" in page.text
 
 
 def test_nodes_of_a_cluster_are_shown(bundle: Bundle) -> None:
@@ -531,3 +588,41 @@ def test_a_search_without_an_end_does_not_say_how_far_nothing_failed(bundle: Bun
     text = _Page(render(replace(bundle, capacities=(only,)))).text
     assert "First failing none so far" in text
     assert "none up to" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "agents", "failing", "said", "required"),
+    [
+        ("at-limit", 35, None, "not searched one number alone was measured", "not answered"),
+        ("at-limit", 48, None, "not searched one number alone was measured", "met"),
+        ("below", 0, 64, "64 agents", "not answered"),
+        ("below", 0, 48, "48 agents", "missed"),
+        ("unclear", 48, None, "not certain 48 agents missed a limit", "not answered"),
+    ],
+)
+def test_one_number_of_agents_is_no_search(
+    bundle: Bundle, status: str, agents: int, failing: int | None, said: str, required: str
+) -> None:
+    only = replace(
+        bundle.capacities[0],
+        status=status,
+        agents=agents,
+        first_failing=failing,
+        failing_phase=None,
+    )
+    settings = replace(bundle.settings, gate="verify")
+    text = _Page(render(replace(bundle, settings=settings, capacities=(only,)))).text
+    assert f"First failing {said}" in text
+    assert "none up to" not in text
+    assert f"at least 48 agents: {required}" in text
+
+
+def test_what_is_divided_of_a_lower_bound_is_one(bundle: Bundle) -> None:
+    # 64 agents at the search limit on 8 accelerators at 22.4 $/hour.
+    bound = next(c for c in bundle.capacities if c.status == "at-limit")
+    text = _Page(render(replace(bundle, capacities=(bound,)))).text
+    assert "Per accelerator ≥ 8 agents" in text
+    assert "Per MW of accelerators —" in text
+    assert "slo-1 agents ≥ 8 ≥ 64" in text
+    assert "≥ 2.86" in text
+    assert "≥ 8" not in _Page(render(replace(bundle, capacities=bundle.capacities[:1]))).text

@@ -26,6 +26,13 @@ def test_agents_and_throughput_stand_side_by_side():
     assert " · " in cells[1]
 
 
+def test_a_lower_bound_stays_one_per_unit():
+    found = next(c for c in capacities(models=2) if c.status == "at-limit")
+    cells = row(normalized_table([found], 160), "accelerator")
+    # 64 agents, and the 64 × 33.5 × 0.4 tok/s that they had, on 8 accelerators.
+    assert cells[1] == "≥ 8 · 107.2"
+
+
 def test_a_unit_that_is_not_known_has_its_reason():
     text = normalized_table(capacities(), 200)
     assert row(text, "rack")[1] == "-"

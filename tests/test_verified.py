@@ -7,6 +7,7 @@ import pytest
 from pytest_agentperf.answers import verified
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.slo import judge
+from tests.bundles import SYSTEM
 from tests.gated import AGENTS, run
 
 TIER = run().models[0].spec.tiers[0]  # P25 speed of 100 tok/s
@@ -48,6 +49,39 @@ def _phase(speed: float, *, invalid: bool = False, half_ratio: float = 0.005) ->
 def test_verified(phases: list[PhaseResult], status: str, label: str) -> None:
     found = verified(phases, TIER, AGENTS, None)
     assert (found.status, found.label) == (status, label)
+
+
+@pytest.mark.parametrize(
+    ("phase", "carried"),
+    [
+        (_phase(101), [True, True, None]),
+        (_phase(90), [None, False, False]),
+        (_phase(99, half_ratio=0.02), [None, None, None]),
+        (_phase(101, invalid=True), [None, None, None]),
+    ],
+    ids=["carried", "missed", "unclear", "invalid"],
+)
+def test_one_number_says_nothing_of_others_beyond_it(
+    phase: PhaseResult, carried: list[bool | None]
+) -> None:
+    found = verified([phase], TIER, AGENTS, None)
+    assert [found.carries(AGENTS + by) for by in (-1, 0, 1)] == carried
+
+
+def test_a_search_answers_for_every_number_up_to_its_limit() -> None:
+    carried = verified([_phase(101)], TIER, AGENTS, None)
+    found = replace(carried, status="found", first_failing=AGENTS + 2)
+    assert [found.carries(AGENTS + by) for by in (-1, 0, 1, 2)] == [True, True, False, False]
+    none = replace(carried, agents=0, status="unsupported")
+    assert none.carries(1) is False
+
+
+def test_what_is_not_certain_is_not_divided() -> None:
+    found = verified([_phase(99, half_ratio=0.02)], TIER, AGENTS, SYSTEM)
+    assert (found.status, found.per.per_accelerator) == ("unclear", None)
+    assert found.throughput_per.per_usd_per_hour is None
+    assert found.per.missing["per_accelerator"] == "no answer to divide"
+    assert verified([_phase(101)], TIER, AGENTS, SYSTEM).per.per_accelerator == AGENTS / 8
 
 
 def test_what_was_missed_is_named() -> None:
