@@ -16,7 +16,7 @@ from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.compare import Comparison, compare_pairs
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
-from pytest_agentperf.fixed import measure_fixed
+from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
 from pytest_agentperf.instruments import close_meters, open_meters
 from pytest_agentperf.metrics import Metrics
@@ -165,7 +165,7 @@ class Turns:
                 found[side] = await self._turn(side, {model: numbers})
             self._seed += 1
             self._keep(found["B"])
-            for a, b in zip(found["A"].phases, found["B"].phases, strict=True):
+            for a, b in zip(*map(valid_phases, (found["A"], found["B"])), strict=True):
                 self._pairs.setdefault((model, a.agents), []).append((a, b))
 
     async def _turn(self, side: str, asked: Mapping[str, Sequence[int]]) -> Bundle:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_agentperf.bench import Bench, Inputs, Models
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.events import Event
 from pytest_agentperf.preflight import open_folder
 from pytest_agentperf.settings import Settings
 
-__all__ = ["measure_fixed"]
+__all__ = ["measure_fixed", "valid_phases"]
 
 
 async def measure_fixed(
@@ -20,6 +20,8 @@ async def measure_fixed(
     on_event: Callable[[Event], None],
 ) -> Bundle:
     """Measure every number of agents of every model once; return the run, which has its own folder.
+
+    A phase in which the endpoint went away and came back stands in it beside its repeat.
 
     Args:
         settings: with the seed of this run.
@@ -40,3 +42,8 @@ async def measure_fixed(
     finally:
         await bench.close()
     return folder.bundle
+
+
+def valid_phases(run: Bundle) -> tuple[PhaseResult, ...]:
+    """Return what can be compared: one phase of each number of agents that was asked for."""
+    return tuple(phase for phase in run.phases if not phase.invalid)

@@ -21,7 +21,7 @@ from pytest_agentperf.change import ENERGY, REUSE, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
 from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.events import Event
-from pytest_agentperf.fixed import measure_fixed
+from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.instruments import close_meters, named_gauges, open_meters
 from pytest_agentperf.preflight import (
@@ -102,7 +102,7 @@ def measure_noise(
         seeded = replace(settings, seed=settings.seed + number, baseline=None, gate="search")
         found.append(asyncio.run(_measure_once(baseline, seeded, asked, tell)))
         tell(f"repeat {number} of {repeats}: run {found[-1].provenance.run}")
-    phases = [phase for run in found for phase in run.phases]
+    phases = [phase for run in found for phase in valid_phases(run)]
     shas = {run.spec.model: run.dataset.sha256 for run in baseline.models}
     return Noise(
         schema=SCHEMA,

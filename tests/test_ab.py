@@ -1,0 +1,102 @@
+"""Two endpoints in turns, of which one goes away, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_agentperf.ab import Turns
+from pytest_agentperf.bench import Inputs, Models
+from pytest_agentperf.events import Event
+from pytest_agentperf.fixed import measure_fixed, valid_phases
+from pytest_agentperf.gate import Gate
+from pytest_agentperf.preflight import open_folder
+from pytest_agentperf.run_folder import RunFolder
+from pytest_agentperf.settings import Settings, make_settings
+from tests.gated import run
+from tests.test_revival import DATASET, SHORT, SPEC, TIER
+from tests.virtual import Scripted, scripted_info
+
+AGENTS = 5
+"""What is carried; a phase takes some 125 s."""
+
+
+@pytest.fixture
+def sides() -> Iterator[tuple[Scripted, Scripted, Inputs, Inputs]]:
+    """Both endpoints, with what is measured on them."""
+    ends = Scripted(), Scripted()
+    infos = [scripted_info(end) for end in ends]
+    a, b = (Inputs(endpoint=i, dataset=DATASET, meters=(), system=None) for i in infos)
+    yield *ends, a, b
+    for info in infos:
+        info.close()
+
+
+@pytest.fixture
+def begin(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> Iterator[Callable[..., tuple[Turns, RunFolder]]]:
+    """Make what measures both endpoints, and the folder of its run."""
+    folders: list[RunFolder] = []
+
+    def make(**changes: float) -> tuple[Turns, RunFolder]:
+        settings = _settings(tmp_path, **changes)
+        folder = open_folder(settings, sides[3])
+        folders.append(folder)
+        turns = Turns(
+            settings=settings,
+            models=Models(specs={"m": SPEC}, published={}, verify={"m": {"t": AGENTS}}),
+            sides=sides[2:],
+            gate=Gate(baseline=run(), noise=None, differences=()),
+            folder=folder,
+            on_event=_unheard,
+        )
+        return turns, folder
+
+    yield make
+    for folder in folders:
+        folder.close()
+
+
+def _settings(folder: Path, **changes: float) -> Settings:
+    return make_settings(SHORT | {"results": str(folder), "idle_s": 1.0} | changes)
+
+
+def _unheard(event: Event) -> None:
+    del event
+
+
+def test_of_a_phase_that_was_measured_again_only_the_repeat_is_compared(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    end, _, inputs, _ = sides
+    end.down_s = [(80.0, 83.0)]
+    found = asyncio.run(
+        measure_fixed(
+            _settings(tmp_path),
+            Models(specs={"m": SPEC}, published={}),
+            inputs,
+            {"m": (AGENTS,)},
+            on_event=_unheard,
+        )
+    )
+    assert [bool(p.invalid) for p in found.phases] == [True, False]
+    assert valid_phases(found) == found.phases[1:]
+
+
+@pytest.mark.parametrize("who", ["one", "both"])
+def test_an_endpoint_that_comes_back_leaves_whole_pairs(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs],
+    begin: Callable[..., tuple[Turns, RunFolder]],
+    who: str,
+) -> None:
+    for end in sides[: 1 if who == "one" else 2]:
+        end.down_s = [(80.0, 83.0)]
+    turns, folder = begin()
+    found = asyncio.run(turns.capacity(TIER))
+    assert (found.agents, found.status) == (AGENTS, "at-limit")
+    compared = turns.compare(folder.bundle)
+    # Equal endpoints: a phase that was broken off would stand apart.
+    assert {row.by for row in compared.rows} == {"4 pairs"}
+    assert compared.verdict == "unchanged"
