@@ -99,6 +99,7 @@ class Turns:
         self._folder = folder
         self._on_event = on_event
         self._pairs: dict[tuple[str, int], list[_Pair]] = {}
+        """By model and agents, all that were asked for: a part of them is no answer."""
         self._phases = 0
         self._seed = settings.seed
         """Of the next pair. None serves twice: its prompts would be in the servers' caches."""
@@ -158,15 +159,23 @@ class Turns:
         numbers = [agents for agents in asked if (model, agents) not in self._pairs]
         if not numbers:
             return
+        pairs: dict[tuple[str, int], list[_Pair]] = {}
         for number in range(self._settings.pairs):
-            found: dict[str, Bundle] = {}
+            found = await self._pair(number, model, numbers)
+            self._keep(found["B"])
+            for a, b in zip(*map(valid_phases, (found["A"], found["B"])), strict=True):
+                pairs.setdefault((model, a.agents), []).append((a, b))
+        self._pairs |= pairs  # only now: what stands there is not measured again
+
+    async def _pair(self, number: int, model: str, numbers: Sequence[int]) -> Mapping[str, Bundle]:
+        found: dict[str, Bundle] = {}
+        try:
             for side in "AB" if number % 2 == 0 else "BA":
                 self._say(model, f"pair {number + 1} of {self._settings.pairs}: {side}")
                 found[side] = await self._turn(side, {model: numbers})
+        finally:
             self._seed += 1
-            self._keep(found["B"])
-            for a, b in zip(*map(valid_phases, (found["A"], found["B"])), strict=True):
-                self._pairs.setdefault((model, a.agents), []).append((a, b))
+        return found
 
     async def _turn(self, side: str, asked: Mapping[str, Sequence[int]]) -> Bundle:
         limit_s = self._settings.max_hours * 3600

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from pytest_agentperf.ab import Turns
 from pytest_agentperf.bench import Inputs, Models
+from pytest_agentperf.bundle import read_bundle
+from pytest_agentperf.errors import EndpointError, HoursOverError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
@@ -100,3 +103,34 @@ def test_an_endpoint_that_comes_back_leaves_whole_pairs(
     # Equal endpoints: a phase that was broken off would stand apart.
     assert {row.by for row in compared.rows} == {"4 pairs"}
     assert compared.verdict == "unchanged"
+
+
+def test_pairs_that_were_begun_are_no_answer(
+    begin: Callable[..., tuple[Turns, RunFolder]],
+) -> None:
+    # Two turns of some 125 s each: the hours are over after the first pair.
+    turns, folder = begin(max_hours=200 / 3600)
+    for _ in range(2):
+        with pytest.raises(HoursOverError):
+            asyncio.run(turns.capacity(TIER))
+    assert folder.bundle.capacities == ()
+    assert turns.compare(folder.bundle).rows == ()
+
+
+def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs],
+    begin: Callable[..., tuple[Turns, RunFolder]],
+    tmp_path: Path,
+) -> None:
+    _, end, _, _ = sides
+    end.down_s = [(80.0, inf)]
+    turns, folder = begin(max_down_s=10.0)
+    with pytest.raises(EndpointError):
+        asyncio.run(turns.capacity(TIER))
+    end.down_s = []
+    assert asyncio.run(turns.capacity(TIER)).status == "at-limit"
+    bundles = [read_bundle(p.read_bytes(), "b") for p in tmp_path.glob("*/bundle.json")]
+    own = folder.bundle.provenance.run
+    seeds = [b.settings.seed for b in bundles if b.provenance.run != own]
+    # The broken pair's, and both turns of each of the four others.
+    assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
