@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_agentperf import __version__
+from pytest_agentperf.api_key import use_key
 from pytest_agentperf.asking import observe_models
 from pytest_agentperf.baseline import carried_agents, read_baseline
 from pytest_agentperf.bench import Inputs, Models
@@ -97,6 +98,7 @@ def measure_noise(
         run.spec.model: agents or carried_agents(baseline, run.spec.model)
         for run in baseline.models
     }
+    use_key(settings.api_key_file, insecure=settings.insecure_key)
     found: list[Bundle] = []
     for number in range(1, repeats + 1):
         seeded = replace(settings, seed=settings.seed + number, baseline=None, gate="search")

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from pytest_agentperf import calibrate
+from pytest_agentperf.api_key import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE
 from pytest_agentperf.bundle import Bundle, encode_bundle
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.spread import parse_noise
 from tests.gated import run
+from tests.meter_pages import serving
 
 DATASET = "synthetic:trajectories=8,turns=3,isl=1500,osl=20,tool_s=0.1,seed=1"
 
 
-def baseline(tmp_path: Path, **changes: Any) -> Bundle:
+def baseline(tmp_path: Path, *, key_file: str | None = None, **changes: Any) -> Bundle:
     settings = make_settings(
         {
             "endpoint": "sim+virtual:?max_sequences=8",
@@ -25,6 +27,7 @@ def baseline(tmp_path: Path, **changes: Any) -> Bundle:
             "results": str(tmp_path / "repeats"),
         }
     )
+    settings = replace(settings, api_key_file=key_file)
     made = run(capacity=(3, 3, 3))
     facts = replace(made.models[0].dataset, sha256=load_dataset(DATASET, None).sha256)
     model = replace(made.models[0], dataset=replace(facts, **changes))
@@ -63,3 +66,18 @@ def test_is_refused(
     assert calibrate.main(["noise", str(tmp_path), *arguments]) == 4
     assert capsys.readouterr().err.endswith(said)
     assert not (tmp_path / "noise.json").exists()
+
+
+def test_the_endpoint_is_asked_with_the_key_of_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (API_KEY_VARIABLE, API_KEY_FILE_VARIABLE):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "key").write_text("sk-planted-9f3b", "utf-8")
+    baseline(tmp_path, key_file=str(tmp_path / "key"))
+    with serving(lambda _path, _query: '{"data": [{"id": "another"}]}') as server:
+        asked = ["noise", str(tmp_path), f"--endpoint={server.url}/v1"]
+        assert calibrate.main(asked) == 4
+        seen = {name.lower(): value for name, value in server.seen.items()}
+    assert seen["authorization"] == "Bearer sk-planted-9f3b"
+    assert "does not serve model" in capsys.readouterr().err
