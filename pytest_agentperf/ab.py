@@ -52,9 +52,12 @@ async def other_side(
         tell: hears every line of B's preflight, with its model.
 
     Raises:
-        ConfigError: a meter that was named cannot be had.
+        ConfigError: power is required, and it tells none.
         EndpointError: it cannot be measured.
     """
+    if info.meter is None and not info.simulated:
+        # What this machine's accelerators draw may be A's.
+        settings = replace(settings, meter=("none",))
     meters, ours = open_meters(settings, info)
     try:
         seen = await observe_models(info, models.specs, settings, inputs.dataset, tell=tell)
@@ -94,6 +97,8 @@ class Turns:
         """
         self._settings = settings
         self._models = models
+        if not all(side.meters for side in sides):  # energy is compared of both, or not at all
+            sides = replace(sides[0], meters=()), replace(sides[1], meters=())
         self._a, self._b = sides
         self._gate = gate
         self._folder = folder

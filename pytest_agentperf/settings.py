@@ -358,6 +358,11 @@ def _check_gate(settings: Settings) -> None:
         raise ConfigError(
             "--agentperf-gate ab cannot go on with an earlier run; leave out --agentperf-resume"
         )
+    if settings.gate == "ab" and (named := set(settings.meter) - {"auto", "none"}):
+        raise ConfigError(
+            f"--agentperf-meter {', '.join(sorted(named))}: with --agentperf-gate ab nothing tells "
+            "which of the two endpoints it reads, and both would get its power; leave it out"
+        )
     if settings.pairs < LEAST_PAIRS:
         raise ConfigError(
             f"--agentperf-pairs {settings.pairs}: at least {LEAST_PAIRS} tell how far pairs lie "

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pytest_agentperf.ab import Turns
 from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import read_bundle
+from pytest_agentperf.change import ENERGY
 from pytest_agentperf.errors import EndpointError, HoursOverError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
@@ -43,14 +45,14 @@ def begin(
     """Make what measures both endpoints, and the folder of its run."""
     folders: list[RunFolder] = []
 
-    def make(**changes: float) -> tuple[Turns, RunFolder]:
+    def make(both: tuple[Inputs, Inputs] = sides[2:], **changes: float) -> tuple[Turns, RunFolder]:
         settings = _settings(tmp_path, **changes)
         folder = open_folder(settings, sides[3])
         folders.append(folder)
         turns = Turns(
             settings=settings,
             models=Models(specs={"m": SPEC}, published={}, verify={"m": {"t": AGENTS}}),
-            sides=sides[2:],
+            sides=both,
             gate=Gate(baseline=run(), noise=None, differences=()),
             folder=folder,
             on_event=_unheard,
@@ -134,3 +136,17 @@ def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
     seeds = [b.settings.seed for b in bundles if b.provenance.run != own]
     # The broken pair's, and both turns of each of the four others.
     assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_energy_that_one_endpoint_does_not_tell_is_not_compared(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs],
+    begin: Callable[..., tuple[Turns, RunFolder]],
+) -> None:
+    _, _, a, b = sides
+    meter = a.endpoint.meter
+    assert meter is not None
+    turns, folder = begin((replace(a, meters=(meter,)), b))
+    asyncio.run(turns.capacity(TIER))
+    compared = turns.compare(folder.bundle)
+    assert compared.verdict == "unchanged"
+    assert ENERGY not in {row.figure for row in compared.rows}

@@ -129,8 +129,9 @@ def test_a_dead_endpoint_b_has_a_code_of_its_own(
         (("--agentperf-endpoint-b=http://b/v1",), "belong together: give both, or neither"),
         ((*IN_TURNS, "--agentperf-pairs=3"), "--agentperf-pairs 3: at least 4 tell how far"),
         ((*IN_TURNS, "--agentperf-resume=a"), "--agentperf-gate ab cannot go on with an earlier"),
+        ((*IN_TURNS, "--agentperf-meter=nvml"), "--agentperf-meter nvml: with --agentperf-gate ab"),
     ],
-    ids=["no endpoint", "no gate", "too few pairs", "resumed"],
+    ids=["no endpoint", "no gate", "too few pairs", "resumed", "a meter"],
 )
 def test_is_refused(project: pytest.Pytester, options: tuple[str, ...], said: str) -> None:
     result = project.runpytest_subprocess("--agentperf-baseline=before", *options)
