@@ -14,6 +14,7 @@ from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.compare import Comparison, compare_pairs
+from pytest_agentperf.detected import declared
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
@@ -42,7 +43,7 @@ async def other_side(
     *,
     tell: Callable[[str, Line], None],
 ) -> AsyncGenerator[Inputs]:
-    """Give the inputs of endpoint B: those of A with an endpoint and meters of its own.
+    """Give the inputs of endpoint B: those of A with an endpoint, meters and facts of its own.
 
     Args:
         info: endpoint B.
@@ -61,7 +62,15 @@ async def other_side(
     meters, ours = open_meters(settings, info)
     try:
         seen = await observe_models(info, models.specs, settings, inputs.dataset, tell=tell)
-        yield with_facts(replace(inputs, endpoint=seen, meters=meters))
+        system = None if inputs.system is None else declared(inputs.system)
+        told = Inputs(
+            endpoint=seen,
+            dataset=inputs.dataset,
+            meters=meters,
+            system=system,
+            hosts=inputs.hosts,
+        )
+        yield with_facts(told)
     finally:
         close_meters(ours)
 

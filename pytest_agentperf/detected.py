@@ -16,6 +16,7 @@ from pytest_agentperf.system import SECTIONS, System
 __all__ = [
     "Fact",
     "complete",
+    "declared",
     "facts_of_devices",
     "facts_of_metrics",
     "facts_of_models",
@@ -188,15 +189,27 @@ def complete(system: System, facts: Sequence[Fact]) -> tuple[System, tuple[str, 
         first.setdefault(fact.key, fact)
     wrong: list[str] = []
     for key, fact in first.items():
-        declared = _declared(system, key)
-        if declared is None:
+        said = _declared(system, key)
+        if said is None:
             system = _with(system, fact)
-        elif not _agree(key, declared, fact.value):
+        elif not _agree(key, said, fact.value):
             wrong.append(
-                f"system.yaml declares {key}: {declared}, but {fact.source} says {fact.value}; "
+                f"system.yaml declares {key}: {said}, but {fact.source} says {fact.value}; "
                 "correct the one that is wrong"
             )
     return system, tuple(wrong)
+
+
+def declared(system: System) -> System:
+    """Return a system without what was filled in, so that another endpoint can tell its own."""
+    kept = {
+        name: {
+            k: v for k, v in getattr(system, name).items() if f"{name}.{k}" not in system.detected
+        }
+        for name in SECTIONS
+    }
+    unsaid = dict.fromkeys(_FIELDS[key] for key in system.detected if key in _FIELDS)
+    return replace(system, detected={}, **kept, **unsaid)
 
 
 _FIELDS = {

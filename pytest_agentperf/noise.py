@@ -20,6 +20,7 @@ from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.change import ENERGY, REUSE, SPEED, THROUGHPUT, TTFT
 from pytest_agentperf.compare import reading
+from pytest_agentperf.detected import declared
 from pytest_agentperf.errors import AgentPerfError, ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
@@ -153,7 +154,7 @@ async def _measure_once(
         open_.callback(close_meters, ours)
         observed = await observe_models(info, specs, settings, dataset, tell=_unheard)
         endpoint = open_.enter_context(named_gauges(observed, settings))
-        system = baseline.system or info.system
+        system = declared(baseline.system) if baseline.system else info.system
         inputs = Inputs(endpoint=endpoint, dataset=dataset, meters=meters, system=system)
         models = Models(specs=specs, published={})
         return await measure_fixed(

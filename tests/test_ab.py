@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from pytest_agentperf.ab import Turns
+from pytest_agentperf.ab import Turns, other_side
 from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import read_bundle
 from pytest_agentperf.change import ENERGY
+from pytest_agentperf.detected import Fact
 from pytest_agentperf.errors import EndpointError, HoursOverError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
-from pytest_agentperf.preflight import open_folder
+from pytest_agentperf.preflight import open_folder, with_facts
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import Settings, make_settings
+from pytest_agentperf.system import System
 from tests.gated import run
 from tests.test_revival import DATASET, SHORT, SPEC, TIER
 from tests.virtual import Scripted, scripted_info
@@ -72,6 +74,10 @@ def _unheard(event: Event) -> None:
     del event
 
 
+def _unread(model: str, line: object) -> None:
+    del model, line
+
+
 def test_of_a_phase_that_was_measured_again_only_the_repeat_is_compared(
     sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
 ) -> None:
@@ -96,7 +102,8 @@ def test_an_endpoint_that_comes_back_leaves_whole_pairs(
     begin: Callable[..., tuple[Turns, RunFolder]],
     who: str,
 ) -> None:
-    for end in sides[: 1 if who == "one" else 2]:
+    first, second, _, _ = sides
+    for end in (first,) if who == "one" else (first, second):
         end.down_s = [(80.0, 83.0)]
     turns, folder = begin()
     found = asyncio.run(turns.capacity(TIER))
@@ -150,3 +157,32 @@ def test_energy_that_one_endpoint_does_not_tell_is_not_compared(
     compared = turns.compare(folder.bundle)
     assert compared.verdict == "unchanged"
     assert ENERGY not in {row.figure for row in compared.rows}
+
+
+def test_the_other_endpoint_tells_its_own_version(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    system = System(name="s", accelerator="H200", accelerators=2, engine={"name": "vLLM"})
+    one, other = (
+        replace(
+            side.endpoint,
+            simulated=False,
+            facts=(Fact(key="engine.version", value=version, source="GET /version"),),
+        )
+        for side, version in zip(sides[2:], ("0.1", "0.2"), strict=True)
+    )
+    a = with_facts(replace(sides[2], endpoint=one, system=system))
+    models = Models(specs={"m": SPEC}, published={})
+
+    async def seen() -> Inputs:
+        settings = _settings(tmp_path)
+        async with other_side(other, a, models, settings, tell=_unread) as b:
+            return b
+
+    b = asyncio.run(seen())
+    assert b.contradictions == ()
+    assert b.system == replace(
+        system,
+        engine={"name": "vLLM", "version": "0.2"},
+        detected={"engine.version": "GET /version"},
+    )

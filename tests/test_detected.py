@@ -1,5 +1,6 @@
 """What servers and meters say of a system, in the shape in which they say it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from pytest_agentperf.detected import (
     Fact,
     complete,
+    declared,
     facts_of_devices,
     facts_of_metrics,
     facts_of_models,
@@ -144,6 +146,18 @@ def test_what_was_not_declared_is_filled_in_and_marked():
     system, wrong = complete(SYSTEM, facts)
     assert (system.engine, system.tdp_w, wrong) == ({"version": "0.32.0"}, 700, ())
     assert system.detected == {"engine.version": "GET /version", "accelerators.tdp_w": "nvml"}
+
+
+def test_what_was_filled_in_can_be_taken_out_again():
+    own = replace(SYSTEM, engine={"name": "vLLM"}, kv_cache={"dtype": "fp8"})
+    facts = [
+        Fact(key="engine.version", value="0.1", source="s"),
+        Fact(key="parallelism.tp", value=8, source="s"),
+        Fact(key="accelerators.tdp_w", value=700.0, source="nvml"),
+    ]
+    found, _ = complete(own, facts)
+    assert (found.engine["version"], found.tdp_w) == ("0.1", 700.0)
+    assert declared(found) == own
 
 
 def test_who_says_it_first_is_believed():
