@@ -25,8 +25,13 @@ def plan_session(session: pytest.Session, own: Session) -> str:
     of a test runs.
 
     Raises:
-        pytest.UsageError: a baseline or an earlier run cannot be read.
+        pytest.UsageError: a baseline or an earlier run cannot be read, or two endpoints are named.
     """
+    if own.settings.gate == "ab":
+        raise pytest.UsageError(
+            "--agentperf-plan knows the phases of one endpoint, not those of --agentperf-gate ab; "
+            "leave out --agentperf-gate and --agentperf-endpoint-b"
+        )
     measuring = [i for i in session.items if "agentperf" in getattr(i, "fixturenames", ())]
     if not measuring:
         return "no test of this session measures; nothing would be sent"

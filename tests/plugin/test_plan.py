@@ -126,6 +126,10 @@ def test_a_plan_knows_a_baseline_and_an_earlier_run(
     ("options", "said"),
     [
         (("--dataset=nowhere",), "nowhere"),
+        (
+            ("--agentperf-baseline=b", "--agentperf-gate=ab", "--agentperf-endpoint-b=http://b/v1"),
+            "--agentperf-plan knows the phases of one endpoint",
+        ),
         (("-n2",), "pytest-xdist (-n) would measure several phases at once"),
     ],
 )
