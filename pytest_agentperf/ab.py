@@ -115,6 +115,7 @@ class Turns:
         self._pairs: dict[tuple[str, int], list[_Pair]] = {}
         """By model and agents, all that were asked for: a part of them is no answer."""
         self._phases = 0
+        """Of both endpoints: each has a number of its own, under which its folder knows it."""
         self._seed = settings.seed
         """Of the next pair. None serves twice: its prompts would be in the servers' caches."""
         self._busy_s = 0.0
@@ -207,7 +208,14 @@ class Turns:
             max_hours=0.0,
         )
         plain = replace(self._models, verify={})
-        found = await measure_fixed(settings, plain, inputs, asked, on_event=self._heard)
+        found = await measure_fixed(
+            settings,
+            plain,
+            inputs,
+            asked,
+            on_event=self._heard,
+            numbered_after=self._phases,
+        )
         self._phases += len(found.phases)
         self._busy_s += found.system_s
         return found
@@ -216,10 +224,7 @@ class Turns:
         """Put the phases of a run of B into our own."""
         known = self._folder.bundle
         models = {m.spec.model: m for m in (*known.models, *run.models)}
-        kept = [
-            replace(phase, number=len(known.phases) + i, measured_in=run.provenance.run)
-            for i, phase in enumerate(run.phases, 1)
-        ]
+        kept = [replace(phase, measured_in=run.provenance.run) for phase in run.phases]
         self._folder.update(
             models=tuple(models.values()), phases=(*known.phases, *kept), idle=run.idle
         )
@@ -227,7 +232,7 @@ class Turns:
     def _heard(self, event: Event) -> None:
         if event.kind == "note":  # of the search that each run would be
             return
-        self._on_event(replace(event, phase=self._phases + event.phase))
+        self._on_event(event)
 
     def _say(self, model: str, text: str) -> None:
         self._on_event(Event(kind="note", model=model, phase=0, agents=0, text=text))

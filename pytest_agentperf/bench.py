@@ -65,6 +65,7 @@ class Bench:
         inputs: Inputs,
         folder: RunFolder,
         on_event: Callable[[Event], None],
+        numbered_after: int = 0,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -84,7 +85,7 @@ class Bench:
         self._began_ns = self._clock.now_ns()
         self._ledgers: dict[str, Ledger] = {}
         self._one_at_a_time = asyncio.Lock()
-        self._phases = 0
+        self._phases = numbered_after
         self._went_away = False
         """In the last phase."""
         self._down: EndpointError | None = None

@@ -18,6 +18,7 @@ async def measure_fixed(
     asked: Mapping[str, Sequence[int]],
     *,
     on_event: Callable[[Event], None],
+    numbered_after: int = 0,
 ) -> Bundle:
     """Measure every number of agents of every model once; return the run, which has its own folder.
 
@@ -29,12 +30,20 @@ async def measure_fixed(
         inputs: the endpoint, checked, and what is replayed on it.
         asked: by model, how many agents.
         on_event: is told of progress.
+        numbered_after: the number before that of the first phase.
 
     Raises:
         InvalidPhaseError: a phase cannot be trusted.
     """
     folder = open_folder(settings, inputs)
-    bench = Bench(settings=settings, models=models, inputs=inputs, folder=folder, on_event=on_event)
+    bench = Bench(
+        settings=settings,
+        models=models,
+        inputs=inputs,
+        folder=folder,
+        on_event=on_event,
+        numbered_after=numbered_after,
+    )
     try:
         for model, numbers in asked.items():
             for agents in numbers:

@@ -19,6 +19,7 @@ from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
 from pytest_agentperf.preflight import open_folder, with_facts
 from pytest_agentperf.run_folder import RunFolder
+from pytest_agentperf.run_records import RunRecords
 from pytest_agentperf.settings import Settings, make_settings
 from pytest_agentperf.system import System
 from tests.gated import run
@@ -186,3 +187,15 @@ def test_the_other_endpoint_tells_its_own_version(
         engine={"name": "vLLM", "version": "0.2"},
         detected={"engine.version": "GET /version"},
     )
+
+
+def test_what_was_seen_of_a_phase_is_found_in_the_run_that_measured_it(
+    begin: Callable[..., tuple[Turns, RunFolder]],
+) -> None:
+    turns, folder = begin()
+    asyncio.run(turns.capacity(TIER))
+    records, phases = RunRecords(folder.path), folder.bundle.phases
+    # A B B A A B B A
+    assert [p.number for p in phases] == [2, 3, 6, 7]
+    seen = [records.profile(phase) for phase in phases]
+    assert all(one is not None and one.ttft_s is not None for one in seen)
