@@ -1,12 +1,12 @@
 """The end of a session that measured: compare, tell the CI, and name the exit code."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.compare import Comparison, compare
 from pytest_agentperf.gate_text import annotations, comparison_json, job_summary, one_line
 from pytest_agentperf.outcome import Facts, Outcome, outcome
@@ -66,11 +66,17 @@ def end(
         missed=missed,
         unmeasured=unmeasured,
         down=down,
-        invalid=[*invalid, *(reason for phase in phases for reason in phase.invalid)],
+        invalid=[reasons for reasons in (invalid, *_never_trusted(phases)) if reasons],
         comparison=comparison,
         lost="nothing was compared" if wanted and comparison is None else None,
     )
     return outcome(facts), comparison
+
+
+def _never_trusted(phases: Sequence[PhaseResult]) -> list[Sequence[str]]:
+    """Return why phases cannot be trusted, without those that were measured again and can."""
+    good = {(p.model, p.agents): p.number for p in phases if not p.invalid}
+    return [p.invalid for p in phases if p.number > good.get((p.model, p.agents), -1)]
 
 
 def tell(

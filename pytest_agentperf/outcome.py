@@ -53,8 +53,8 @@ class Facts:
     """Tests without an answer, and why."""
     down: str | None = None
     """Why the endpoint cannot be used."""
-    invalid: Sequence[str] = ()
-    """Reasons of phases that cannot be trusted, ``CHECK: TEXT``."""
+    invalid: Sequence[Sequence[str]] = ()
+    """Why phases cannot be trusted, each ``CHECK: TEXT``; the last phase last."""
     comparison: Comparison | None = None
     lost: str | None = None
     """Why a comparison that was asked for could not be made."""
@@ -92,15 +92,17 @@ def _place(row: Row) -> int:
 
 
 def _no_answer(facts: Facts) -> Outcome:
-    stopped = [reason for reason in facts.invalid if _STOPPED in reason]
-    if stopped:
-        return _outcome("endpoint down", UNREACHABLE, stopped[0].partition(": ")[2])
-    late = [reason for reason in facts.invalid if reason.startswith(_CLIENT)]
-    if late:
-        said = f"{late[0]}; this says nothing of the server"
-        return _outcome("client too slow", INVALID, said)
+    """Return why tests have no answer: what came last is what left them without."""
+    for reasons in reversed(facts.invalid):
+        stopped = next((reason for reason in reasons if _STOPPED in reason), None)
+        if stopped is not None:
+            return _outcome("endpoint down", UNREACHABLE, stopped.partition(": ")[2])
+        late = next((reason for reason in reasons if reason.startswith(_CLIENT)), None)
+        if late is not None:
+            said = f"{late}; this says nothing of the server"
+            return _outcome("client too slow", INVALID, said)
     test = facts.unmeasured[0].partition("\n")[0]
-    why = f" {facts.invalid[-1]}" if facts.invalid and test.endswith(":") else ""
+    why = f" {facts.invalid[-1][-1]}" if facts.invalid and test.endswith(":") else ""
     return _outcome("no answer", INVALID, test + why)
 
 
