@@ -23,9 +23,9 @@ _MAY_DIFFER = frozenset(
         # Where results lie, how many load processes there are, what watches.
         "results", "resume", "workers", "meter", "metrics_url", "metrics_series", "idle_s",
         "client_check_s", "progress_s", "live", "plan", "max_down_s", "api_key_file",
-        "insecure_key",
+        "insecure_key", "tokenizer_download",
         # What the results are held against.
-        "baseline", "gate", "noise", "compare_anyway", "ci_json",
+        "baseline", "gate", "pairs", "noise", "compare_anyway", "ci_json",
         # Which phases are measured, not what a phase measures.
         "start_agents", "max_agents", "resolution", "max_hours",
     }
