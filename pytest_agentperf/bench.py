@@ -21,7 +21,6 @@ from pytest_agentperf.errors import (
     EndpointError,
     HoursOverError,
     InvalidPhaseError,
-    StorageError,
     did_you_mean,
 )
 from pytest_agentperf.events import Event, Kind
@@ -347,15 +346,8 @@ class Bench:
     def _setup(self, ledger: Ledger) -> Setup:
         path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}"
         if not path.exists():
-            dialect, usual = self._endpoint.dialect(ledger.spec.model), ledger.spec.reasoning_field
-            field = dialect.history_field or usual
-            try:
-                write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
-            except OSError as failed:
-                raise StorageError(
-                    f"what is to be sent cannot be written to {path.parent}: {failed}; make room, "
-                    "or name another folder by TMPDIR"
-                ) from failed
+            field = self._endpoint.history_field(ledger.spec)
+            write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
         return setup_of(ledger, self._endpoint, trajectories=str(path), run=self._salted_run())
 
     def _salted_run(self) -> str:
