@@ -14,6 +14,8 @@ from pytest_agentperf.spread import Noise
 
 __all__ = ["Compares", "Gate", "end", "tell"]
 
+_NO_ANSWER = frozenset({"open", "invalid"})
+
 
 class Compares(Protocol):
     """Knows what a run is compared with."""
@@ -62,11 +64,14 @@ def end(
         comparison = gate.compare(folder.bundle)
         (folder.path / "comparison.json").write_bytes(comparison_json(comparison))
     phases = folder.bundle.phases if folder is not None else ()
+    capacities = folder.bundle.capacities if folder is not None else ()
     facts = Facts(
         missed=missed,
         unmeasured=unmeasured,
         down=down,
         invalid=[reasons for reasons in (invalid, *_never_trusted(phases)) if reasons],
+        phases=len(phases),
+        answers=sum(found.status not in _NO_ANSWER for found in capacities),
         comparison=comparison,
         lost="nothing was compared" if wanted and comparison is None else None,
     )

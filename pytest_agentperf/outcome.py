@@ -55,6 +55,10 @@ class Facts:
     """Why the endpoint cannot be used."""
     invalid: Sequence[Sequence[str]] = ()
     """Why phases cannot be trusted, each ``CHECK: TEXT``; the last phase last."""
+    phases: int = 0
+    """How many were measured."""
+    answers: int = 0
+    """Of tiers, whatever they are."""
     comparison: Comparison | None = None
     lost: str | None = None
     """Why a comparison that was asked for could not be made."""
@@ -111,7 +115,7 @@ def _compared(facts: Facts) -> Outcome:
     if facts.lost is not None:
         return _outcome("not comparable", INVALID, facts.lost)
     if compared is None:
-        return _outcome("passed", 0, "every tier carries what was asked")
+        return _outcome("passed", 0, _unchecked(facts))
     gaps = compared.of("not comparable")
     if gaps or not compared.rows:
         said = "; ".join(row.reason for row in gaps) or "nothing was measured that could be"
@@ -123,6 +127,15 @@ def _compared(facts: Facts) -> Outcome:
     figures = len(compared.rows) - unclear
     said = f"nothing regressed against {compared.baseline}: {figures} figures held{rest}"
     return _outcome("passed", 0, said)
+
+
+def _unchecked(facts: Facts) -> str:
+    """Say what was held against nothing; tests that were skipped or may fail ask for nothing."""
+    if facts.answers:
+        return "every tier carries what was asked"
+    if not facts.phases:
+        return "nothing was measured"
+    return f"no tier was asked about; phases measured: {facts.phases}"
 
 
 def row_text(row: Row) -> str:

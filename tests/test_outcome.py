@@ -13,7 +13,9 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
 @pytest.mark.parametrize(
     ("facts", "code", "line"),
     [
-        (Facts(), 0, "PASSED: every tier carries what was asked"),
+        (Facts(answers=1, phases=4), 0, "PASSED: every tier carries what was asked"),
+        (Facts(phases=4), 0, "PASSED: no tier was asked about; phases measured: 4"),
+        (Facts(), 0, "PASSED: nothing was measured"),
         (
             Facts(comparison=compare(run(), run("now"))),
             0,
@@ -58,6 +60,8 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
     ],
     ids=[
         "no baseline",
+        "phases alone",
+        "nothing measured",
         "nothing regressed",
         "a regression before a missed test",
         "a missed tier",
