@@ -6,6 +6,7 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -189,11 +190,12 @@ class Bench:
 
     async def close(self) -> None:
         """End the load; what was measured is on disk already."""
-        await self._run(self._pool.close)
-        await self._metering.stop()
-        self._save()
-        self._scratch.cleanup()
-        self._folder.close()
+        with ExitStack() as ends:  # each whatever becomes of the others, the last one first
+            ends.callback(self._folder.close)
+            ends.callback(self._scratch.cleanup)
+            ends.callback(self._save)
+            await self._run(self._pool.close)
+            await self._metering.stop()
 
     def _ledger(self, model: str) -> Ledger:
         if model not in self._models.specs:
