@@ -68,6 +68,11 @@ class Answer:
     error: str | None
 
     @property
+    def finished(self) -> bool:
+        """Tell whether the server ended it of itself, whatever is wrong with what came."""
+        return self.finish_reason is not None and self.finish_reason not in _GAVE_UP
+
+    @property
     def text(self) -> str:
         """Content, then tool calls as ``name`` and ``arguments``."""
         return self.content + "".join(name + arguments for name, arguments in self.calls)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 from pytest_agentperf.aim import strain
 from pytest_agentperf.bundle import PhaseResult
@@ -201,7 +202,8 @@ def _doubt_ratio(tier: SLOTier, beside: Sequence[PhaseResult]) -> float:
         interval = phase.intervals.get(binding.limit) if binding is not None else None
         if interval is not None and interval.estimate > 0:
             half = (interval.high - interval.low) / 2 / interval.estimate
-            ratios.append(min(half, _MOST_DOUBT))
+            # Where answers are missing a percentile has no end: then least is known.
+            ratios.append(min(half, _MOST_DOUBT) if isfinite(half) else _MOST_DOUBT)
     return max(ratios)
 
 

@@ -12,11 +12,10 @@ from pytest_agentperf.bundle import Bundle, ModelRun, provenance, read_bundle
 from pytest_agentperf.conformance import is_conformant
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.gate import Gate
-from pytest_agentperf.resume import differs, spec_differences
-from pytest_agentperf.settings import Settings, compared, option_name
+from pytest_agentperf.resume import differs, hardware, setting_differences, spec_differences
+from pytest_agentperf.settings import Settings, compared
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.spread import Noise, parse_noise
-from pytest_agentperf.system import System
 
 __all__ = [
     "accept",
@@ -171,8 +170,8 @@ def differences(baseline: Bundle, settings: Settings, models: Models, inputs: In
     return [
         *_rescored(baseline),
         *_client(baseline, inputs),
-        *_system(baseline.system, inputs.system),
-        *_settings(baseline.settings, settings),
+        *differs("--agentperf-system", hardware(baseline.system), hardware(inputs.system)),
+        *setting_differences(baseline.settings, settings, compared()),
         *_models(baseline.models, models, inputs),
     ]
 
@@ -197,21 +196,6 @@ def _client(baseline: Bundle, inputs: Inputs) -> Iterator[str]:
 
 def _names(devices: Any) -> list[str]:
     return sorted(str(device.get("name", "device")) for device in devices)
-
-
-def _system(then: System | None, now: System | None) -> Iterator[str]:
-    yield from differs("--agentperf-system", _hardware(then), _hardware(now))
-
-
-def _hardware(system: System | None) -> str:
-    if system is None:
-        return "not declared"
-    return f"{system.systems} systems of {system.accelerators} x {system.accelerator} in all"
-
-
-def _settings(then: Settings, now: Settings) -> Iterator[str]:
-    for name in compared():
-        yield from differs(option_name(name), getattr(then, name), getattr(now, name))
 
 
 def _models(then: tuple[ModelRun, ...], models: Models, inputs: Inputs) -> Iterator[str]:

@@ -6,6 +6,7 @@ Phases are kept in a ledger: each is measured once and judged by every tier of i
 import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,6 @@ from pytest_agentperf.errors import (
     EndpointError,
     HoursOverError,
     InvalidPhaseError,
-    StorageError,
     did_you_mean,
 )
 from pytest_agentperf.events import Event, Kind
@@ -191,11 +191,12 @@ class Bench:
 
     async def close(self) -> None:
         """End the load; what was measured is on disk already."""
-        await self._run(self._pool.close)
-        await self._metering.stop()
-        self._save()
-        self._scratch.cleanup()
-        self._folder.close()
+        with ExitStack() as ends:  # each whatever becomes of the others, the last one first
+            ends.callback(self._folder.close)
+            ends.callback(self._scratch.cleanup)
+            ends.callback(self._save)
+            await self._run(self._pool.close)
+            await self._metering.stop()
 
     def _ledger(self, model: str) -> Ledger:
         if model not in self._models.specs:
@@ -348,15 +349,8 @@ class Bench:
     def _setup(self, ledger: Ledger) -> Setup:
         path = Path(self._scratch.name) / f"{ledger.dataset.sha256[:16]}-{id(ledger)}"
         if not path.exists():
-            dialect, usual = self._endpoint.dialect(ledger.spec.model), ledger.spec.reasoning_field
-            field = dialect.history_field or usual
-            try:
-                write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
-            except OSError as failed:
-                raise StorageError(
-                    f"what is to be sent cannot be written to {path.parent}: {failed}; make room, "
-                    "or name another folder by TMPDIR"
-                ) from failed
+            field = self._endpoint.history_field(ledger.spec)
+            write_trajectories(path, ledger.plan.trajectories, reasoning_field=field)
         return setup_of(ledger, self._endpoint, trajectories=str(path), run=self._salted_run())
 
     def _salted_run(self) -> str:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from pytest_agentperf.errors import StorageError
 from pytest_agentperf.plan import MOST_SALTED, Position, turns_by_isl
 from pytest_agentperf.trajectory import Message, Trajectory
 from pytest_agentperf.wire import encode_message, split_message
@@ -167,17 +168,26 @@ def write_trajectories(
         path: where to.
         trajectories: of a plan, so that every tool time is known.
         reasoning_field: message field in which recorded reasoning goes back.
+
+    Raises:
+        StorageError: it cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        out = _Out(file)
-        index = _Index(
-            trajectories=tuple(_encode(t, reasoning_field, out) for t in trajectories),
-            turns_by_isl=turns_by_isl(trajectories),
-        )
-        start, end = out.put(msgspec.msgpack.encode(index))
-        out.put((end - start).to_bytes(_LENGTH_BYTES, "little"))
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            out = _Out(file)
+            index = _Index(
+                trajectories=tuple(_encode(t, reasoning_field, out) for t in trajectories),
+                turns_by_isl=turns_by_isl(trajectories),
+            )
+            start, end = out.put(msgspec.msgpack.encode(index))
+            out.put((end - start).to_bytes(_LENGTH_BYTES, "little"))
+        part.replace(path)
+    except OSError as failed:
+        raise StorageError(
+            f"what is to be sent cannot be written to {path.parent}: {failed}; make room, "
+            "or name another folder by TMPDIR"
+        ) from failed
 
 
 class _Out:

@@ -82,19 +82,25 @@ def agentperf_system(agentperf_settings: Settings) -> Any:
 @pytest.fixture(scope="session")
 def agentperf_hosts(agentperf_settings: Settings) -> Iterator[Any]:
     """What runs load on other machines, or ``None``; override it to yield a `Pool`."""
-    from pytest_agentperf.api_key import api_key  # noqa: PLC0415 only when a test measures
+    from pytest_agentperf.api_key import api_key, use_key  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.hosts import HostPool  # noqa: PLC0415 the same
     from pytest_agentperf.places import parse_places  # noqa: PLC0415 the same
     from pytest_agentperf.preflight import open_cluster  # noqa: PLC0415 the same
 
+    # The endpoint, which uses the key as well, is looked for after the machines.
+    use_key(agentperf_settings.api_key_file, insecure=agentperf_settings.insecure_key)
     with _ends_session():
         cluster = open_cluster(agentperf_settings)
     if cluster is None:
         yield None
         return
     asked = parse_places(str(agentperf_settings.workers)).workers
-    yield HostPool(cluster, asked=asked, key=api_key())
-    cluster.disconnect()
+    try:
+        with _ends_session():
+            key = api_key()
+        yield HostPool(cluster, asked=asked, key=key)
+    finally:
+        cluster.disconnect()
 
 
 @pytest.fixture(scope="session")

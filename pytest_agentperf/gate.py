@@ -1,18 +1,20 @@
 """The end of a session that measured: compare, tell the CI, and name the exit code."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_agentperf.bundle import Bundle
+from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.compare import Comparison, compare
 from pytest_agentperf.gate_text import annotations, comparison_json, job_summary, one_line
 from pytest_agentperf.outcome import Facts, Outcome, outcome
 from pytest_agentperf.spread import Noise
 
 __all__ = ["Compares", "Gate", "end", "tell"]
+
+_NO_ANSWER = frozenset({"open", "invalid"})
 
 
 class Compares(Protocol):
@@ -62,15 +64,24 @@ def end(
         comparison = gate.compare(folder.bundle)
         (folder.path / "comparison.json").write_bytes(comparison_json(comparison))
     phases = folder.bundle.phases if folder is not None else ()
+    capacities = folder.bundle.capacities if folder is not None else ()
     facts = Facts(
         missed=missed,
         unmeasured=unmeasured,
         down=down,
-        invalid=[*invalid, *(reason for phase in phases for reason in phase.invalid)],
+        invalid=[reasons for reasons in (invalid, *_never_trusted(phases)) if reasons],
+        phases=len(phases),
+        answers=sum(found.status not in _NO_ANSWER for found in capacities),
         comparison=comparison,
         lost="nothing was compared" if wanted and comparison is None else None,
     )
     return outcome(facts), comparison
+
+
+def _never_trusted(phases: Sequence[PhaseResult]) -> list[Sequence[str]]:
+    """Return why phases cannot be trusted, without those that were measured again and can."""
+    good = {(p.model, p.agents): p.number for p in phases if not p.invalid}
+    return [p.invalid for p in phases if p.number > good.get((p.model, p.agents), -1)]
 
 
 def tell(

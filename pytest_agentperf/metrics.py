@@ -323,10 +323,10 @@ def _reused_ratio(turns: Sequence[TurnRecord], inside: Sequence[TurnRecord]) -> 
 
 
 def _known_whole(turns: Sequence[TurnRecord]) -> float | None:
-    whole = sum(
+    known = [
         (turn.cached_tokens or 0) >= _WHOLE * turn.isl_tokens for turn in turns if turn.isl_tokens
-    )
-    return _share(whole, len(turns)) if turns else None
+    ]
+    return _share(sum(known), len(known)) if known else None
 
 
 def _in_flight(turns: Iterable[TurnRecord], window: Window) -> float:

@@ -25,6 +25,8 @@ __all__ = ["observe"]
 _OK = 200
 _LEAST_GROWTH_TOKENS = 40
 """Of a prompt that brings over a hundred tokens of reasoning."""
+_THINKING_TOKENS = 512
+"""So long a model may think about a greeting, unseen."""
 _HISTORY_FIELDS = REASONING_FIELDS[:2]
 
 
@@ -96,7 +98,7 @@ class _Preflight:
 
     async def _greet(self, *, thorough: bool) -> Seen:
         """Say hello, under the other name of the cap where the server does not know the first."""
-        hello = await self._probes.hello()
+        hello = await self._say_hello()
         if (hello.rejected and "max_tokens" in hello.error) or (thorough and is_over(hello)):
             hello = await self._with_other_cap() or hello
         if hello.rejected:
@@ -111,11 +113,18 @@ class _Preflight:
             self._has_failed(hello)
         return hello
 
+    async def _say_hello(self, *, without: str | None = None) -> Seen:
+        """Say hello, again with room for thoughts where the cap went into hidden ones."""
+        hello = await self._probes.hello(without=without)
+        if hello.spent_unseen:
+            hello = await self._probes.hello(without=without, max_tokens=_THINKING_TOKENS)
+        return hello
+
     async def _with_other_cap(self) -> Seen | None:
         """Ask under the other name of the cap; go back to the first where that is no better."""
         first = self._probes.max_tokens_field
         self._probes.max_tokens_field = next(name for name in MAX_TOKENS if name != first)
-        hello = await self._probes.hello()
+        hello = await self._say_hello()
         if hello.answer.error is None and not is_over(hello):
             return hello
         self._probes.max_tokens_field = first
@@ -126,7 +135,7 @@ class _Preflight:
         request = self._needs.spec.request
         field = named_field(hello.error, request)
         for name in request if field is None else ():
-            if (await self._probes.hello(without=name)).answer.error is None:
+            if (await self._say_hello(without=name)).answer.error is None:
                 field = name
                 break
         if field is None:

@@ -53,8 +53,12 @@ class Facts:
     """Tests without an answer, and why."""
     down: str | None = None
     """Why the endpoint cannot be used."""
-    invalid: Sequence[str] = ()
-    """Reasons of phases that cannot be trusted, ``CHECK: TEXT``."""
+    invalid: Sequence[Sequence[str]] = ()
+    """Why phases cannot be trusted, each ``CHECK: TEXT``; the last phase last."""
+    phases: int = 0
+    """How many were measured."""
+    answers: int = 0
+    """Of tiers, whatever they are."""
     comparison: Comparison | None = None
     lost: str | None = None
     """Why a comparison that was asked for could not be made."""
@@ -92,15 +96,17 @@ def _place(row: Row) -> int:
 
 
 def _no_answer(facts: Facts) -> Outcome:
-    stopped = [reason for reason in facts.invalid if _STOPPED in reason]
-    if stopped:
-        return _outcome("endpoint down", UNREACHABLE, stopped[0].partition(": ")[2])
-    late = [reason for reason in facts.invalid if reason.startswith(_CLIENT)]
-    if late:
-        said = f"{late[0]}; this says nothing of the server"
-        return _outcome("client too slow", INVALID, said)
+    """Return why tests have no answer: what came last is what left them without."""
+    for reasons in reversed(facts.invalid):
+        stopped = next((reason for reason in reasons if _STOPPED in reason), None)
+        if stopped is not None:
+            return _outcome("endpoint down", UNREACHABLE, stopped.partition(": ")[2])
+        late = next((reason for reason in reasons if reason.startswith(_CLIENT)), None)
+        if late is not None:
+            said = f"{late}; this says nothing of the server"
+            return _outcome("client too slow", INVALID, said)
     test = facts.unmeasured[0].partition("\n")[0]
-    why = f" {facts.invalid[-1]}" if facts.invalid and test.endswith(":") else ""
+    why = f" {facts.invalid[-1][-1]}" if facts.invalid and test.endswith(":") else ""
     return _outcome("no answer", INVALID, test + why)
 
 
@@ -109,7 +115,7 @@ def _compared(facts: Facts) -> Outcome:
     if facts.lost is not None:
         return _outcome("not comparable", INVALID, facts.lost)
     if compared is None:
-        return _outcome("passed", 0, "every tier carries what was asked")
+        return _outcome("passed", 0, _unchecked(facts))
     gaps = compared.of("not comparable")
     if gaps or not compared.rows:
         said = "; ".join(row.reason for row in gaps) or "nothing was measured that could be"
@@ -121,6 +127,15 @@ def _compared(facts: Facts) -> Outcome:
     figures = len(compared.rows) - unclear
     said = f"nothing regressed against {compared.baseline}: {figures} figures held{rest}"
     return _outcome("passed", 0, said)
+
+
+def _unchecked(facts: Facts) -> str:
+    """Say what was held against nothing; tests that were skipped or may fail ask for nothing."""
+    if facts.answers:
+        return "every tier carries what was asked"
+    if not facts.phases:
+        return "nothing was measured"
+    return f"no tier was asked about; phases measured: {facts.phases}"
 
 
 def row_text(row: Row) -> str:

@@ -45,6 +45,8 @@ class Seen:
     answer: Answer
     heard: Heard
     ttft_s: float | None
+    max_tokens: int = FEW_TOKENS
+    """The cap that was asked for."""
 
     @property
     def rejected(self) -> bool:
@@ -60,6 +62,11 @@ class Seen:
     def began(self) -> bool:
         """Tell whether a token came."""
         return bool(self.answer.token_ns)
+
+    @property
+    def spent_unseen(self) -> bool:
+        """Tell whether the whole cap went into what the server does not show."""
+        return self.answer.finish_reason == "length" and not self.began
 
     @property
     def osl_tokens(self) -> int:
@@ -117,7 +124,7 @@ class Probes:
         body = encoder.body(
             [self._said("user", _ONE_WORD if exact else _HELLO)], b"", cap if exact else None
         )
-        return await self._seen(body, hang_up=hang_up)
+        return await self._seen(body, hang_up=hang_up, max_tokens=cap)
 
     async def repeated(self, number: int) -> Seen:
         """Send a long prompt under salt ``number``: a number anew is a prompt that is known."""
@@ -166,7 +173,9 @@ class Probes:
     def _said(self, role: str, text: str) -> bytes:
         return encode_message(Message(role=role, content=text), self._spec.reasoning_field)
 
-    async def _seen(self, body: bytes, *, hang_up: bool = False) -> Seen:
+    async def _seen(
+        self, body: bytes, *, hang_up: bool = False, max_tokens: int = FEW_TOKENS
+    ) -> Seen:
         raw = await self._ask(body, hang_up)
         reader = AnswerReader()
         for at_ns, data in raw.reads:
@@ -178,6 +187,7 @@ class Probes:
             answer=answer,
             heard=hear(data for _, data in raw.reads),
             ttft_s=None if first_ns is None else (first_ns - raw.sent_ns) / 1e9,
+            max_tokens=max_tokens,
         )
         self.all.append(seen)
         return seen

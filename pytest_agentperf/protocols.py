@@ -11,6 +11,7 @@ from pytest_agentperf.dialect import Dialect
 from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.observed import Observed
 from pytest_agentperf.records import ClockOffset, RawAnswer, Role, Sample
+from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.wire import Body
@@ -66,6 +67,10 @@ class EndpointInfo:
     def dialect(self, model: str) -> Dialect:
         """Return how a model's answers are spoken; the usual way where nobody asked."""
         return next((o.dialect for o in self.observed if o.model == model), Dialect())
+
+    def history_field(self, spec: ModelSpec) -> str:
+        """Return the message field in which a model's recorded reasoning goes back."""
+        return self.dialect(spec.model).history_field or spec.reasoning_field
 
 
 class Connection(Protocol):

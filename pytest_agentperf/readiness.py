@@ -92,7 +92,7 @@ class Readiness:
                 setup,
                 self._folder,
                 isl_tokens=sum(lengths) // len(lengths) if lengths else _USUAL_ISL_TOKENS,
-                reasoning_field=ledger.spec.reasoning_field,
+                reasoning_field=self._endpoint.history_field(ledger.spec),
             ),
             _connections,
             agents=min(_AGENTS, settings.max_agents),

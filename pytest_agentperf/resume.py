@@ -1,6 +1,6 @@
 """An earlier run that is gone on with: read it, and refuse it where it measured something else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,14 @@ from pytest_agentperf.settings import Settings, knobs, option_name
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
 
-__all__ = ["check_same", "differs", "read_run", "spec_differences"]
+__all__ = [
+    "check_same",
+    "differs",
+    "hardware",
+    "read_run",
+    "setting_differences",
+    "spec_differences",
+]
 
 _MAY_DIFFER = frozenset(
     {
@@ -23,9 +30,9 @@ _MAY_DIFFER = frozenset(
         # Where results lie, how many load processes there are, what watches.
         "results", "resume", "workers", "meter", "metrics_url", "metrics_series", "idle_s",
         "client_check_s", "progress_s", "live", "plan", "max_down_s", "api_key_file",
-        "insecure_key",
+        "insecure_key", "tokenizer_download",
         # What the results are held against.
-        "baseline", "gate", "noise", "compare_anyway", "ci_json",
+        "baseline", "gate", "pairs", "noise", "compare_anyway", "ci_json",
         # Which phases are measured, not what a phase measures.
         "start_agents", "max_agents", "resolution", "max_hours",
     }
@@ -74,7 +81,7 @@ def check_same(run: Bundle, settings: Settings, models: Models, inputs: Inputs) 
     """
     found = [
         *_endpoint(run, settings, inputs),
-        *_settings(run.settings, settings),
+        *setting_differences(run.settings, settings, _compared()),
         *_models(run, models, inputs),
     ]
     if found:
@@ -91,18 +98,24 @@ def _endpoint(run: Bundle, settings: Settings, inputs: Inputs) -> Iterator[str]:
     if now.simulated:  # the address is the system
         yield from differs("--agentperf-endpoint", run.settings.endpoint, settings.endpoint)
     if run.system is not None and inputs.system is not None:
-        yield from differs("--agentperf-system", _hardware(run.system), _hardware(inputs.system))
+        yield from differs("--agentperf-system", hardware(run.system), hardware(inputs.system))
 
 
-def _hardware(system: System) -> str:
+def _compared() -> Iterator[str]:
+    return (knob.name for knob in knobs() if knob.name not in _MAY_DIFFER)
+
+
+def hardware(system: System | None) -> str:
+    """Return, in words, what was declared that any two runs must have in common."""
+    if system is None:
+        return "not declared"
     return f"{system.systems} systems of {system.accelerators} x {system.accelerator} in all"
 
 
-def _settings(then: Settings, now: Settings) -> Iterator[str]:
-    for knob in knobs():
-        if knob.name not in _MAY_DIFFER:
-            values = getattr(then, knob.name), getattr(now, knob.name)
-            yield from differs(option_name(knob.name), *values)
+def setting_differences(then: Settings, now: Settings, names: Iterable[str]) -> Iterator[str]:
+    """Yield in which of these settings two runs differ, with both values."""
+    for name in names:
+        yield from differs(option_name(name), getattr(then, name), getattr(now, name))
 
 
 def _models(run: Bundle, models: Models, inputs: Inputs) -> Iterator[str]:

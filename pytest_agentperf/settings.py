@@ -244,7 +244,7 @@ _MAY_DIFFER = frozenset(
         "endpoint", "endpoint_b", "pairs", "model", "tier", "slo", "dataset", "importer", "system",
         # Where results lie, how many load processes there are, what watches, what a gate does.
         "results", "resume", "workers", "meter", "progress_s", "live", "plan", "max_down_s",
-        "api_key_file", "insecure_key", "metrics_url",
+        "api_key_file", "insecure_key", "tokenizer_download", "metrics_url",
         "metrics_series", "idle_s", "client_check_s", "require_power", "baseline", "gate", "noise",
         "compare_anyway", "ci_json",
         # Which phases are measured, not what a phase measures. Fast answers by full phases.

@@ -79,13 +79,13 @@ def first_chunk_line(needs: Needs, hello: Seen) -> Line:
 def _cap_line(needs: Needs, hello: Seen, field: str) -> Line:
     if not is_over(hello):
         return needs.line("max_tokens", "ok", f"{field} is kept to")
-    text = f"{field} {FEW_TOKENS} was answered with {hello.osl_tokens} tokens"
+    text = f"{field} {hello.max_tokens} was answered with {hello.osl_tokens} tokens"
     return needs.line("max_tokens", "missing", text, mends="answers may be longer than the cap")
 
 
 def is_over(seen: Seen) -> bool:
     """Tell whether an answer is clearly longer than its cap."""
-    return seen.began and seen.osl_tokens > 2 * FEW_TOKENS
+    return seen.began and seen.osl_tokens > 2 * seen.max_tokens
 
 
 def streaming_line(needs: Needs, seen: Sequence[Seen]) -> Line | None:

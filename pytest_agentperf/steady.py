@@ -79,8 +79,8 @@ class PhaseState:
         """Agents that have failed since the last answer or other sign of life."""
         self._cuts = 0
         """Requests since then that were cut, or ended in silence."""
-        self._cut_lately: deque[tuple[int, int]] = deque()
-        """When a request was cut, and whose it was."""
+        self._cut_lately: deque[TurnRecord] = deque()
+        """Requests that were cut, or refused by what stands before a server that is gone."""
 
     @property
     def agents(self) -> int:
@@ -129,8 +129,8 @@ class PhaseState:
         self._cuts += timed_out or is_cut
         if is_cut:
             lately = self._cut_lately
-            lately.append((record.end_ns, record.agent))
-            while lately[0][0] < record.end_ns - _CUT_WITHIN_NS:
+            lately.append(record)
+            while lately[0].end_ns < record.end_ns - _CUT_WITHIN_NS:
                 lately.popleft()
 
     @property
@@ -138,9 +138,11 @@ class PhaseState:
         """Say, in words, why the endpoint is gone rather than slow; ``None`` while it is not.
 
         Every agent has failed since the last answer, and often enough: what sheds load serves
-        somebody. Or half of the agents were cut at once: a restart, however short.
+        somebody. Or half of the agents were cut at once, from requests that were open before the
+        first cut: a restart, however short. Who is refused when he asks anew is not cut.
         """
-        cut = len({agent for _, agent in self._cut_lately})
+        first_ns = min((record.end_ns for record in self._cut_lately), default=0)
+        cut = len({record.agent for record in self._cut_lately if record.sent_ns < first_ns})
         if cut >= max(_LEAST_CUT_AGENTS, self._agents / 2):
             return f"{cut} of {self._agents} agents were cut off within 5 s"
         if len(self._failing) < self._agents:

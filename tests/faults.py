@@ -17,7 +17,7 @@ TIMEOUT_S = 1.0
 """Of one request, where the product's default is 300 s."""
 GONE = "phase complete: the endpoint stopped answering: "
 IN_A_ROW = GONE + "* requests in a row failed, the last with *{}"
-CUT = GONE + "* agents were cut off within 5 s, the last with *{}"
+CUT = GONE + "* cut off *, the last with *{}"
 SILENT = GONE + "* requests in a row were cut off or met silence, the last with *{}"
 UNCOUNTED = "tokens counted: answers came without usage"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -1,6 +1,9 @@
 """What a tier's capacity says of the phases it was found by."""
 
 from dataclasses import replace
+from math import inf
+
+import pytest
 
 from pytest_agentperf.answers import capacity_of
 from pytest_agentperf.bundle import PhaseResult
@@ -65,6 +68,16 @@ def test_phases_that_are_unsure_of_what_binds_widen_the_interval():
     # 0.5 at 8 and 0.975 at 11: 0.9 at 8 × (11 / 8) ** (ln 1.8 / ln 1.95) = 10.6; 1.05 at 12 and 2
     # at 16: 1.1 at 12 × (16 / 12) ** (ln (1.1 / 1.05) / ln (2 / 1.05)) = 12.3.
     assert (found.agents, found.agents_low, found.agents_high) == (11, 10, 12)
+
+
+@pytest.mark.parametrize("low", [2.0, inf], ids=["to infinity", "infinite"])
+def test_a_figure_without_end_is_the_most_unsure(low: float):
+    phases = phase(1, late(8, 1.0)), phase(2, late(16, 4.0)), phase(3, late(11, 1.95))
+    boundless = Interval(low=low, high=inf, estimate=inf, n=100, se=0.02)
+    failing = replace(phase(4, late(12, 2.1)), intervals={"ttft_s.p95": boundless})
+    found = capacity_of((*phases, failing), TIER, SETTINGS, None)
+    # Half of the limit at 8: anything down to there may be the greatest number.
+    assert (found.agents, found.agents_low) == (11, 8)
 
 
 def test_a_capacity_that_was_not_found_has_no_interval():

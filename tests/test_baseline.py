@@ -106,7 +106,13 @@ def _differences(now: Bundle, **inputs: Any) -> list[str]:
 def test_equal_runs_do_not_differ() -> None:
     now = baseline()
     settings = replace(
-        now.settings, endpoint="http://new/v1", seed=9, gate="verify", start_agents=3, mode="fast"
+        now.settings,
+        endpoint="http://new/v1",
+        seed=9,
+        gate="verify",
+        start_agents=3,
+        mode="fast",
+        tokenizer_download=True,
     )
     assert _differences(replace(now, settings=settings)) == []
 

@@ -3,6 +3,7 @@
 # Phases are put where measured ones would be: the ledger has no other door.
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, provenance, read_bundle
-from pytest_agentperf.errors import ConfigError, HoursOverError
+from pytest_agentperf.errors import ConfigError, HoursOverError, StorageError
 from pytest_agentperf.power import Power
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.run_folder import RunFolder
@@ -30,7 +31,9 @@ SPEC = ModelSpec(model="m", tiers=(TIER,))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     settings = make_settings({"max_agents": 16})
     bundle = Bundle(
         schema=SCHEMA,
@@ -79,6 +82,18 @@ def _add(bench: Bench, agents: int, ttft_s: float) -> None:
             checks=(),
         )
     )
+
+
+def test_what_was_made_for_a_run_goes_also_where_its_end_cannot_be_written(
+    bench: Bench, tmp_path: Path
+) -> None:
+    assert [*(tmp_path / "scratch").iterdir()]
+    results = bench._folder.path
+    results.rename(tmp_path / "aside")
+    with pytest.raises(StorageError):
+        asyncio.run(bench.close())
+    assert not [*(tmp_path / "scratch").iterdir()]
+    (tmp_path / "aside").rename(results)
 
 
 def test_phases_that_are_there_are_not_measured_again(bench: Bench) -> None:

@@ -41,7 +41,8 @@ ends it. Text of a server is escaped before it is kept, so that no terminal obey
 ## Gone, or slow?
 
 When does an endpoint count as gone, and not as slow? When half of the agents (at least 3) were
-cut off within 5 seconds, on the wire or by a gateway's 502: a restart, however short, spoils its
+cut off within 5 seconds, on the wire or by a gateway's 502, from requests that were open before the
+first cut: a restart, however short, spoils its
 phase. Or when every agent has failed since the last answer, by as many requests as there are
 agents (at least 5) that were cut off or met silence in the second half of their time, or by 3
 failures of any kind per agent (at least 50). A server that sheds load with 429 or 503 serves

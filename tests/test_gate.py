@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_agentperf.checks import Check
 from pytest_agentperf.gate import Gate, end, tell
 from pytest_agentperf.gate_text import comparison_table, properties
 from pytest_agentperf.run_folder import RunFolder
@@ -49,6 +50,33 @@ def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
     assert told["comparison"]["verdict"] == "regressed"
     kept = json.loads((folder.path / "comparison.json").read_bytes())
     assert kept["baseline"] == "baseline"
+    folder.close()
+
+
+def test_a_phase_that_was_measured_again_is_no_cause(tmp_path: Path) -> None:
+    bundle = run("now")
+    (good,) = bundle.phases
+    stopped = Check(
+        name="phase complete",
+        value=None,
+        limit=None,
+        ok=False,
+        invalidates=True,
+        text="the endpoint stopped answering",
+    )
+    late = replace(stopped, name="client cpu", text="too slow")
+    phases = (
+        replace(good, number=3, checks=(stopped,)),
+        replace(good, number=4),
+        replace(good, number=8, agents=99, checks=(late,)),
+    )
+    folder = RunFolder(tmp_path, replace(bundle, phases=phases))
+    asked: dict[str, Any] = QUIET | {"wanted": False, "unmeasured": ["t: INVALID"]}
+    assert end(None, folder, **asked)[0].cause == "client too slow"
+    folder.update(phases=(replace(good, number=2), phases[0]))
+    assert end(None, folder, **asked)[0].cause == "endpoint down"
+    folder.update(phases=phases[:2])
+    assert end(None, folder, **asked)[0].cause == "no answer"
     folder.close()
 
 

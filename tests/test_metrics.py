@@ -305,6 +305,12 @@ class TestSummary:
         # vLLM leaves the field out where nothing was cached: 500 of 2,000 tokens.
         assert metrics(request(cached_tokens=500), request()).cached_ratio == 0.25
 
+    def test_first_prompts_of_unknown_length_are_neither_known_nor_new(self):
+        whole = request(turn=0, cached_tokens=1000)
+        unknown = request(turn=0, cached_tokens=1000, isl_tokens=None)
+        assert metrics(whole, unknown).known_first_prompts_ratio == 1.0
+        assert metrics(unknown).known_first_prompts_ratio is None
+
     def test_first_turns_have_a_cached_share_of_their_own(self):
         found = metrics(request(turn=0, cached_tokens=10), request(cached_tokens=990))
         assert found.first_turn_cached_ratio == pytest.approx(0.01)

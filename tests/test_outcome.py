@@ -13,7 +13,9 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
 @pytest.mark.parametrize(
     ("facts", "code", "line"),
     [
-        (Facts(), 0, "PASSED: every tier carries what was asked"),
+        (Facts(answers=1, phases=4), 0, "PASSED: every tier carries what was asked"),
+        (Facts(phases=4), 0, "PASSED: no tier was asked about; phases measured: 4"),
+        (Facts(), 0, "PASSED: nothing was measured"),
         (
             Facts(comparison=compare(run(), run("now"))),
             0,
@@ -25,14 +27,20 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
             "SERVER REGRESSED: P25 speed at 35 agents 100 -> 95 tok/s (−5.0 %, ",
         ),
         (Facts(missed=["test_it[m-t]: 'm t' carries 3"]), 1, "SLO MISSED: test_it[m-t]: 'm t'"),
-        (Facts(unmeasured=["INVALID"], invalid=[LATE]), 10, f"CLIENT TOO SLOW: {LATE}; this says"),
         (
-            Facts(unmeasured=["INVALID"], invalid=[STOPPED]),
+            Facts(unmeasured=["INVALID"], invalid=[[LATE]]),
+            10,
+            f"CLIENT TOO SLOW: {LATE}; this says",
+        ),
+        (
+            Facts(unmeasured=["INVALID"], invalid=[[STOPPED]]),
             11,
             "ENDPOINT DOWN: the endpoint stopped",
         ),
         (
-            Facts(unmeasured=["t: INVALID, neither pass nor fail:\nmuch more"], invalid=["c: why"]),
+            Facts(
+                unmeasured=["t: INVALID, neither pass nor fail:\nmuch more"], invalid=[["c: why"]]
+            ),
             10,
             "NO ANSWER: t: INVALID, neither pass nor fail: c: why",
         ),
@@ -52,6 +60,8 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
     ],
     ids=[
         "no baseline",
+        "phases alone",
+        "nothing measured",
         "nothing regressed",
         "a regression before a missed test",
         "a missed tier",
@@ -70,6 +80,13 @@ def test_outcome(facts: Facts, code: int, line: str) -> None:
     assert found.code == code
     assert found.line.startswith(line)
     assert "\n" not in found.line
+
+
+def test_what_left_a_test_without_an_answer_came_last() -> None:
+    gone, late = ["schedule slip p99: late", STOPPED], [LATE]
+    assert outcome(Facts(unmeasured=["t"], invalid=[gone, late])).cause == "client too slow"
+    assert outcome(Facts(unmeasured=["t"], invalid=[late, gone])).cause == "endpoint down"
+    assert outcome(Facts(unmeasured=["t"], invalid=[gone, ["c: why"]])).cause == "endpoint down"
 
 
 def test_unclear_alone_is_not_a_pass() -> None:

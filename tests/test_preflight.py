@@ -3,6 +3,7 @@
 The servers are the simulator's, in virtual time, with one trait each; a token is four bytes.
 """
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,14 @@ from pytest_agentperf.asking import observe_model, observe_models
 from pytest_agentperf.dialect import Dialect
 from pytest_agentperf.errors import EndpointError
 from pytest_agentperf.observed import Line, Observed
+from pytest_agentperf.preflight import connect_checked
+from pytest_agentperf.probe import await_answer
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.sim.launch import connect, connect_virtual
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory, Turn
+from tests.faults import GOOD, HEAD, LAST, chunk, delta
+from tests.servers.sockets import Answers, Piece, Server, serve
 
 pytestmark = pytest.mark.asyncio
 
@@ -224,6 +229,36 @@ async def test_reasoning() -> None:
     assert (line.state, line.refuses) == ("missing", False)
     assert "counted and none came" in line.text
     assert "SGLang: --reasoning-parser NAME" in line.mend
+
+
+def _thinks_unseen(tokens: int) -> Answers:
+    """A model that thinks so long before its first word, and shows none of it."""
+
+    def does(_: Server, request: bytes) -> list[Piece]:
+        if request.startswith(b"GET"):
+            return [b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"]
+        cap = json.loads(request.partition(b"\r\n\r\n")[2])["max_tokens"]
+        events = GOOD if cap > tokens else (delta(role="assistant"), delta("length"))
+        return [HEAD, *map(chunk, events), LAST]
+
+    return does
+
+
+async def test_a_greeting_has_room_for_thoughts_that_are_not_shown() -> None:
+    with serve(_thinks_unseen(100)) as server:
+        info = connect_checked(server.url, ("m",))
+        seen = await observe_model(info, SPEC, SETTINGS, DATASET, thorough=False)
+        info.close()
+    assert not seen.refused
+    assert (told(seen, "reachable").state, told(seen, "max_tokens").state) == ("ok", "ok")
+    assert seen.requests == 2
+
+
+async def test_a_server_is_back_that_answers_with_hidden_thoughts_alone() -> None:
+    with serve(_thinks_unseen(100)) as server:
+        info = connect_checked(server.url, ("m",))
+        assert await await_answer(info, SPEC, SETTINGS.client, limit_s=1.0) < 1.0
+        info.close()
 
 
 async def test_reasoning_goes_back_where_the_template_reads_it() -> None:

@@ -62,8 +62,9 @@ def test_the_same_measurement_may_be_gone_on_with() -> None:
         {"max_hours": 2.0, "resume": "before", "results": "elsewhere"},
         {"start_agents": 4, "max_agents": 9, "resolution": 0.1},
         {"workers": 3, "meter": "none", "progress_s": 1.0, "dataset": "a/copy"},
+        {"tokenizer_download": True, "pairs": 9},
     ],
-    ids=["address", "hours", "search", "surroundings"],
+    ids=["address", "hours", "search", "surroundings", "fetching, and a gate's pairs"],
 )
 def test_what_changes_no_phase_may_differ(changes: dict[str, Any]) -> None:
     run = example()

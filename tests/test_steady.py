@@ -145,6 +145,14 @@ class TestGone:
         state.turn(failed(3, CUT, 103))
         assert state.stopped_answering == "4 of 8 agents were cut off within 5 s"
 
+    def test_a_gateway_that_refuses_half_of_the_agents_serves_the_others(self):
+        state = state_of(8)
+        for number in range(40):
+            refused = failed(number % 4, "HTTP 502: bad gateway", 100 + number / 10)
+            state.turn(replace(refused, sent_ns=refused.end_ns - ns(0.05)))
+            state.turn(request(100 + number / 10, agent=4 + number % 4))
+            assert state.stopped_answering is None
+
     def test_agents_cut_off_one_by_one_are_none(self):
         state = state_of(8)
         for agent in range(8):

@@ -3,14 +3,19 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_agentperf.dialect import Dialect
+from pytest_agentperf.errors import StorageError
+from pytest_agentperf.observed import Observed
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.prelude import WarmUp
-from pytest_agentperf.protocols import Connection
+from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.sim.launch import connect, connect_virtual
+from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.warmup import outside, warm_up
 from tests.workloads import small_setup
@@ -57,6 +62,20 @@ def test_its_trajectories_and_its_salts_are_in_no_phase(tmp_path: Path) -> None:
     assert other.run != setup.run
     assert Path(other.trajectories).read_bytes() != Path(setup.trajectories).read_bytes()
     assert other.tokenizer is None
+
+
+def test_reasoning_goes_back_as_the_server_was_seen_to_take_it() -> None:
+    spec = ModelSpec(model="m", tiers=(), reasoning_field="reasoning_content")
+    info = EndpointInfo(url="http://h/v1")
+    assert info.history_field(spec) == "reasoning_content"
+    seen = Observed(model="m", lines=(), dialect=Dialect(history_field="reasoning"), requests=4)
+    assert replace(info, observed=(seen,)).history_field(spec) == "reasoning"
+
+
+def test_what_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
+    setup = small_setup(DATASET, url="u", model="m", folder=tmp_path)
+    with pytest.raises(StorageError, match=r"what is to be sent cannot be written to .*nowhere"):
+        outside(setup, tmp_path / "nowhere", isl_tokens=900, reasoning_field="reasoning")
 
 
 ASKED = (

@@ -53,6 +53,16 @@ def _bundle(project: pytest.Pytester) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
+def test_a_session_that_only_skips_says_that_nothing_was_measured(
+    project: pytest.Pytester,
+) -> None:
+    project.makeconftest((ROOT / "conftest.py").read_text("utf-8") + SCRIPTED)
+    project.makepyfile(f"import pytest\n\n@pytest.mark.skip\n{CAPACITY_TEST}")
+    result = project.runpytest_subprocess(*BY_THE_BOOK)
+    result.assert_outcomes(skipped=1)
+    assert (result.ret, result.outlines[-1]) == (0, "PASSED: nothing was measured")
+
+
 def test_the_same_system_is_verified_in_one_phase(
     project_with_a_baseline: pytest.Pytester,
 ) -> None:

@@ -101,3 +101,22 @@ def test_a_planted_key_appears_nowhere(
     reports = [p.read_text("utf-8") for p in files if p.name == "report.html"]
     assert len(reports) == 2
     assert not [text for text in reports if "<script>alert(1)" in text]
+
+
+def test_the_key_of_a_file_is_in_use_before_machines_are_given_it(
+    project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    key = tmp_path_factory.mktemp("secret") / "key"
+    key.write_text(SECRET, "utf-8")
+    project.makepyfile(
+        f"""
+        from pytest_agentperf.api_key import api_key
+
+        def test_it(agentperf_hosts):
+            assert api_key() == {SECRET!r}
+        """
+    )
+    result = project.runpytest_subprocess(
+        "--endpoint=sim:", "--model=m", f"--agentperf-api-key-file={key}"
+    )
+    result.assert_outcomes(passed=1)
