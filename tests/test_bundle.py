@@ -3,7 +3,8 @@
 import json
 import math
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,31 +106,32 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, bundle: Bundle)
         RunFolder(tmp_path / "file", bundle)
 
 
-@pytest.fixture
-def few_bytes() -> Iterator[Callable[[int], None]]:
+@contextmanager
+def few_bytes(most: int) -> Generator[None]:
     """Let no file of this process grow beyond some bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_and_leaves_the_bundle_before(
-    tmp_path: Path, bundle: Bundle, few_bytes: Callable[[int], None]
-) -> None:
+def test_a_full_disk_is_told_and_leaves_the_bundle_before(tmp_path: Path, bundle: Bundle) -> None:
     folder = RunFolder(tmp_path, bundle)
     folder.turns(1, [request()])
     size = (folder.path / "bundle.json").stat().st_size
-    few_bytes(2000)
     said = f"results cannot be written to .*; make room, .*--agentperf-resume={folder.path.name}$"
-    with pytest.raises(StorageError, match=said):
-        folder.turns(1, [request()] * 10)
-    with pytest.raises(StorageError, match=said):
-        folder.update(idle=())
+    with few_bytes(2000):
+        with pytest.raises(StorageError, match=said):
+            folder.turns(1, [request()] * 10)
+        with pytest.raises(StorageError, match=said):
+            folder.update(idle=())
+        with pytest.raises(StorageError):
+            folder.close()
     assert (folder.path / "bundle.json").stat().st_size == size
     first, *_ = (folder.path / "requests.jsonl").read_bytes().splitlines()
     assert json.loads(first)["phase"] == 1
-    with pytest.raises(StorageError):
-        folder.close()
 
 
 def test_the_log_is_read_while_it_is_written(tmp_path: Path, bundle: Bundle) -> None:
