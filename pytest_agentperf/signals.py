@@ -25,4 +25,6 @@ def sigterm_as_ctrl_c() -> Generator[None]:
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
     del number, frame
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

@@ -356,13 +356,20 @@ def test_a_server_that_restarts_spoils_its_phase_and_nothing_else(
     assert outcomes == ["invalid", "pass"]
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+NOHUP = ("-c", "trap '' INT; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize(
+    ("told", "started_by"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, ("sh", *NOHUP))],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM in the background"],
+)
 def test_a_stop_in_a_phase_keeps_what_was_measured(
-    project: pytest.Pytester, told: signal.Signals
+    project: pytest.Pytester, told: signal.Signals, started_by: tuple[str, ...]
 ) -> None:
     project.makepyfile(CAPACITY_TEST)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *SIM, "--agentperf-min-steady-s=2"],
+        [*started_by, sys.executable, "-m", "pytest", *SIM, "--agentperf-min-steady-s=2"],
         cwd=project.path,
         stdout=subprocess.PIPE,
         text=True,
