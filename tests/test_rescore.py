@@ -491,7 +491,7 @@ def test_a_line_that_was_being_written_when_the_run_was_killed_is_left_out(
 ) -> None:
     with (copy / "requests.jsonl").open("ab") as log:
         log.write(b'{"phase": 6, "agent": 0, "ord')
-    again(copy, tmp_path / "new")
+    assert again(copy, tmp_path / "new") == json.loads((copy / "bundle.json").read_bytes())
 
 
 @pytest.mark.parametrize(
