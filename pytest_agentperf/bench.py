@@ -29,7 +29,7 @@ from pytest_agentperf.explain import explain_phase
 from pytest_agentperf.inprocess import InProcessPool
 from pytest_agentperf.inputs import Inputs, Models
 from pytest_agentperf.judged import judge_phase
-from pytest_agentperf.ledger import Ledger, make_ledger, setup_of
+from pytest_agentperf.ledger import Ledger, make_ledger, setup_of, taken_over
 from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.normalize import Capacity
 from pytest_agentperf.orders import Setup
@@ -153,13 +153,8 @@ class Bench:
         Args:
             run: measured what this run would measure; see `pytest_agentperf.resume`.
         """
-        taken = [
-            replace(p, measured_in=p.measured_in or run.provenance.run)
-            for p in run.phases
-            if not p.invalid
-        ]
-        for model in dict.fromkeys(p.model for p in taken):
-            own = [p for p in taken if p.model == model]
+        for model in dict.fromkeys(p.model for p in run.phases if not p.invalid):
+            own = taken_over(run, model)
             self._ledger(model).phases += own
             self._say(
                 model,

@@ -173,6 +173,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
     from pytest_agentperf.preflight import (  # noqa: PLC0415 the same
         check_client,
         check_place,
+        check_room_for_phases,
         open_folder,
         with_facts,
     )
@@ -202,6 +203,9 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
             endpoint = open_.enter_context(named_gauges(observed, agentperf_settings))
             inputs = with_facts(replace(inputs, endpoint=endpoint))
             _accept_baseline(session, agentperf_settings, inputs)
+            short = check_room_for_phases(
+                agentperf_settings, session.models, inputs, earlier=earlier
+            )
             other = None
             if agentperf_endpoint_b is not None:
                 other = await open_.enter_async_context(
@@ -222,7 +226,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
             )
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))
-        for line in inputs.contradictions:
+        for line in (*short, *inputs.contradictions):
             tell(Event(kind="note", model="system", phase=0, agents=0, text=line))
         bench = session.bench = _bench(session, agentperf_settings, inputs, other, tell)
         if earlier is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_agentperf.answers import capacity_of, contradicts, search_of, verified
-from pytest_agentperf.bundle import DatasetFacts, ModelRun, PhaseResult
+from pytest_agentperf.bundle import Bundle, DatasetFacts, ModelRun, PhaseResult
 from pytest_agentperf.conformance import conformance
 from pytest_agentperf.events import Standing, TierStanding
 from pytest_agentperf.forecast import (
@@ -33,7 +33,7 @@ from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
 from pytest_agentperf.trajectory import WITHHELD, Dataset
 
-__all__ = ["Ledger", "make_ledger", "max_tokens", "setup_of", "shown"]
+__all__ = ["Ledger", "make_ledger", "max_tokens", "setup_of", "shown", "taken_over"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,6 +247,15 @@ def make_ledger(
         labels=Labels() if dataset.private else labels(plan.trajectories),
         verify=verify,
     )
+
+
+def taken_over(run: Bundle, model: str) -> list[PhaseResult]:
+    """Return the phases of an earlier run that need not be measured again: its valid ones."""
+    return [
+        replace(phase, measured_in=phase.measured_in or run.provenance.run)
+        for phase in run.phases
+        if phase.model == model and not phase.invalid
+    ]
 
 
 def setup_of(ledger: Ledger, endpoint: EndpointInfo, *, trajectories: str, run: str) -> Setup:

@@ -178,6 +178,7 @@ def _checks(ledger: Ledger) -> Iterator[str]:
     settings = ledger.settings
     first = [
         f"files and ports for {settings.max_agents:,} agents",
+        "memory and disk for the phases of these tables",
         "the endpoint answers and serves the model",
         "one request of 16 tokens, whose usage is reported",
         *([f"the load client for {settings.client_check_s:g} s"] * bool(settings.client_check_s)),

@@ -10,7 +10,7 @@ from _pytest.runner import runtestprotocol
 from pytest_agentperf.baseline import check_answers, read_baseline, verified_agents
 from pytest_agentperf.bundle import Bundle
 from pytest_agentperf.errors import ConfigError
-from pytest_agentperf.ledger import Ledger, make_ledger
+from pytest_agentperf.ledger import Ledger, make_ledger, taken_over
 from pytest_agentperf.outlook import outlook
 from pytest_agentperf.resume import read_run
 from pytest_agentperf.session import Session
@@ -100,12 +100,7 @@ def _ledger(
         verify=models.verify.get(name, {}),
     )
     if earlier is not None:
-        run = earlier.provenance.run
-        ledger.phases += [
-            replace(phase, measured_in=phase.measured_in or run)
-            for phase in earlier.phases
-            if phase.model == name and not phase.invalid
-        ]
+        ledger.phases += taken_over(earlier, name)
     return ledger
 
 

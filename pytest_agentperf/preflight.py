@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_agentperf.bench import Inputs
+from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, ClientCheck, provenance
 from pytest_agentperf.dataset_statistics import statistics
 from pytest_agentperf.detected import complete, facts_of_devices
 from pytest_agentperf.errors import ConfigError, EndpointError, did_you_mean
-from pytest_agentperf.ledger import shown
+from pytest_agentperf.ledger import make_ledger, shown, taken_over
+from pytest_agentperf.outlook import planned_phases
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.protocols import EndpointInfo, find
 from pytest_agentperf.ray_cluster import RayCluster
@@ -17,11 +18,13 @@ from pytest_agentperf.room import check_room, cores, room, worker_count
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.selfcheck.ladder import measure, null_server
 from pytest_agentperf.settings import Settings
+from pytest_agentperf.space import Need, Space, check_space, need, space
 
 __all__ = [
     "check_client",
     "check_models",
     "check_place",
+    "check_room_for_phases",
     "connect",
     "connect_checked",
     "open_cluster",
@@ -89,6 +92,64 @@ def check_place(info: EndpointInfo, settings: Settings) -> None:
     most = settings.max_agents
     workers = worker_count(places.workers, agents=most, cores=cores())
     check_room(room(), max_agents=most, workers=workers)
+
+
+def check_room_for_phases(
+    settings: Settings,
+    models: Models,
+    inputs: Inputs,
+    *,
+    earlier: Bundle | None = None,
+    given: Space | None = None,
+) -> tuple[str, ...]:
+    """Check that memory and disk hold what the phases take that the tiers may ask for.
+
+    Args:
+        settings: what the run was asked to do.
+        models: what is searched.
+        inputs: what is measured.
+        earlier: the run that is gone on with.
+        given: what is free; looked for when left out.
+
+    Returns:
+        Warnings, where phases after the first may have no room.
+
+    Raises:
+        ConfigError: not even the first one has.
+    """
+    needs: list[Need] = []
+    for spec in models.specs.values():
+        ledger = make_ledger(
+            spec,
+            inputs.dataset,
+            sha256="",
+            settings=settings,
+            system=inputs.system,
+            verify=models.verify.get(spec.model, {}),
+        )
+        ledger.phases += taken_over(earlier, spec.model) if earlier is not None else ()
+        *_, largest = ledger.cases()
+        for phase in planned_phases(ledger, largest):
+            agents, (_, requests) = phase.wanted.agents, phase.requests
+            needs.append(
+                need(
+                    agents=agents,
+                    processes=_processes(inputs.endpoint, settings, agents),
+                    requests=requests,
+                    osl_tokens=phase.output_tokens[1] / max(1.0, requests),
+                )
+            )
+    times = 2 * settings.pairs if settings.gate == "ab" else 1
+    given = given or space(Path(settings.results))
+    return check_space(given, needs * times, results=settings.results)
+
+
+def _processes(info: EndpointInfo, settings: Settings, agents: int) -> int:
+    """Return how many load processes of this machine a phase has."""
+    places = parse_places(str(settings.workers))
+    if info.in_process is not None or places.cluster is not None:
+        return 0
+    return worker_count(places.workers, agents=agents, cores=cores())
 
 
 def check_client(info: EndpointInfo, settings: Settings) -> ClientCheck | None:

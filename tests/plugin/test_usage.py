@@ -238,3 +238,20 @@ def test_virtual_time_has_no_page_of_metrics(project: pytest.Pytester) -> None:
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "has no page of metrics; leave --agentperf-metrics-url and" in _said(result)
+
+
+def test_phases_that_fill_the_memory_of_this_machine_end_the_session(
+    project: pytest.Pytester,
+) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    # Eight agents that send a request about every second for 30 years.
+    result = project.runpytest_subprocess(
+        *SIM[1:],
+        "--endpoint=sim+virtual:",
+        "--dataset=synthetic:trajectories=8,turns=3,isl=1500,osl=20,tool_s=0.1,seed=1",
+        "--agentperf-min-steady-s=1e9",
+        "--agentperf-max-phase-s=1e9",
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "the first phase has no room: load and requests of 8 agents take about" in _said(result)
+    assert not (project.path / "agentperf-results").exists()
