@@ -20,6 +20,7 @@ from pytest_agentperf.gauges import open_gauges
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.records import MOST_ANSWER_BYTES, RawAnswer
 from pytest_agentperf.server_facts import ask_server
+from pytest_agentperf.user_info import refuse_user_info
 from pytest_agentperf.wire import Body, joined
 
 __all__ = ["HttpConnection", "connect"]
@@ -73,14 +74,10 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
 
 
 def _base_url(url: str) -> str:
+    refuse_user_info(url, "--endpoint", f"a key belongs into the environment: {API_KEY_VARIABLE}")
     parts = urlsplit(url)
     if not parts.hostname:
         raise ConfigError("--endpoint has no host; write http://HOST:PORT/v1")
-    if parts.username or parts.password:
-        raise ConfigError(
-            f"--endpoint holds user info for {parts.hostname}; a key belongs into the environment: "
-            f"{API_KEY_VARIABLE}"
-        )
     if parts.query or parts.fragment:
         raise ConfigError(
             f"--endpoint for {parts.hostname} has a query; write http://HOST:PORT/v1, and a key "

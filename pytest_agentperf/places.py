@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.user_info import refuse_user_info
 
 __all__ = ["Places", "parse_places"]
 
@@ -29,6 +30,7 @@ def parse_places(text: str) -> Places:
     """
     if text.isdecimal():
         return Places(workers=int(text))
+    refuse_user_info(text, _OPTION, "Ray's own address has none: leave it out")
     place, _, query = text.partition("?")
     if place == _EVERYWHERE:
         return Places(workers=_workers(query, text), cluster="auto")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.places import parse_places
+from pytest_agentperf.user_info import refuse_user_info
 
 __all__ = [
     "LEAST_PAIRS",
@@ -331,7 +332,7 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
         value = getattr(settings, knob.name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_range(knob.name, value)
-    parse_places(str(settings.workers))
+    _check_addresses(settings)
     if settings.max_agents < settings.start_agents:
         raise ConfigError(
             f"--agentperf-max-agents {settings.max_agents} is below --agentperf-start-agents "
@@ -339,6 +340,16 @@ def make_settings(given: Mapping[str, Value]) -> Settings:
         )
     _check_gate(settings)
     return settings
+
+
+def _check_addresses(settings: Settings) -> None:
+    keyed = "a key belongs into the environment, AGENTPERF_API_KEY, or a file"
+    for name in ("endpoint", "endpoint_b"):
+        refuse_user_info(getattr(settings, name) or "", option_name(name), keyed)
+    for url in settings.metrics_url:
+        told = f"{keyed}: a page of the endpoint's own host and port is shown it"
+        refuse_user_info(url, option_name("metrics_url"), told)
+    parse_places(str(settings.workers))
 
 
 def _check_gate(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.meters.address import read_address
+from pytest_agentperf.protocols import find
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,27 @@ def _read(text: str) -> None:
     found.count("scope", 1)
 
 
-def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigError, match="read from the environment alone") as refused:
-        read_address("redfish:https://me:s3cret@bmc/redfish/v1/", ())
-    assert "s3cret" not in str(refused.value)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prometheus:http://me:s3cret@host:9090?query=up&unit=W",
+        "dcgm:http://s3cret@host:9400/metrics",
+        "dcgm:me:s3cret@host:9400/metrics",
+        "redfish:https://me:s3c/ret@host/redfish/v1/",
+        "ipmi:me:s3cret@host",
+        "command:test -e a? && curl http://me:s3cret@host/watts",
+    ],
+    ids=["Prometheus", "DCGM", "no URL", "Redfish", "IPMI", "command"],
+)
+def test_user_info_in_an_address_is_refused_and_not_shown(text: str) -> None:
+    kind = text.partition(":")[0]
+    with pytest.raises(ConfigError, match="holds user info for host; cred") as refused:
+        find("meters", kind)(text)
+    assert "s3c" not in str(refused.value)
+
+
+def test_an_at_sign_elsewhere_is_no_user_info() -> None:
+    assert read_address("csv:me@home.csv", ()).target == "me@home.csv"
+    assert read_address("command:ssh me@host nvidia", (), free_text=True).target
+    query = read_address("prometheus:http://h:1?query=up @ 160", ("query",))
+    assert query.options == {"query": "up @ 160"}

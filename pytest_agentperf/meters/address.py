@@ -3,6 +3,7 @@
 Where there is no target the question mark may be a colon: ``nvml:scope=gpu``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -10,10 +11,13 @@ from urllib.parse import unquote, urlsplit
 
 from pytest_agentperf.errors import ConfigError, did_you_mean
 from pytest_agentperf.records import Role
+from pytest_agentperf.user_info import refuse_user_info
 
 __all__ = ["MeterAddress", "read_address"]
 
 _COMMON = ("role", "every", "timeout")
+_ENVIRONMENT = "credentials are read from the environment alone, see docs/power.md"
+_URL_WITH_USER = re.compile(r"://[^/?#\s]*@[^/?#\s]*")
 _ROLES: Sequence[str] = get_args(Role)
 
 
@@ -68,8 +72,17 @@ class MeterAddress:
         """Return how long to wait for one reading, seconds: ``timeout=``."""
         return self.number("timeout", default)
 
+    def refuse_credentials(self) -> None:
+        """Check that no user info stands in the target, which is an address.
+
+        Raises:
+            ConfigError: it does; it is not shown.
+        """
+        _refuse_credentials(self.kind, self.target)
+
     def url(self, example: str) -> str:
         """Return the target as an ``http(s)`` URL without credentials in it."""
+        self.refuse_credentials()
         try:
             parts = urlsplit(self.target)
             found = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -103,7 +116,8 @@ def read_address(text: str, known: Sequence[str], *, free_text: bool = False) ->
         target, query = (head, query) if is_query else (rest, "")
     else:
         target, _, query = rest.partition("?")
-    _refuse_credentials(kind, target)
+    if (url := _URL_WITH_USER.search(target)) is not None:  # in a command too
+        _refuse_credentials(kind, url[0])
     found = MeterAddress(text=text, kind=kind, target=target, options=_options(query))
     for name, value in found.options.items():
         if name not in names:
@@ -122,8 +136,4 @@ def _options(query: str) -> Mapping[str, str]:
 
 
 def _refuse_credentials(kind: str, target: str) -> None:
-    if "://" in target and "@" in target.split("://", 1)[1].split("/", 1)[0]:
-        raise ConfigError(
-            f"--agentperf-meter {kind!r}: its URL holds credentials; they are read from the "
-            "environment alone, see docs/power.md"
-        )
+    refuse_user_info(target, f"--agentperf-meter {kind!r}", _ENVIRONMENT)

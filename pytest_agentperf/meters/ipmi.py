@@ -28,6 +28,7 @@ def connect(text: str) -> Meter:
         ConfigError: there is no ipmitool, the BMC does not answer, or it tells no power.
     """
     address = read_address(text, ())
+    address.refuse_credentials()
     meter = IpmiMeter(address)
     try:
         meter.sample()

@@ -170,7 +170,10 @@ def test_power_that_is_required_and_fails_makes_the_phase_invalid(
         (("--agentperf-meter=none", "--agentperf-meter=rapl"), "'none' stands beside rapl"),
         (("--agentperf-meter=command:echo 5?rol=cpu",), "prints '5?rol=cpu', no number"),
         (("--agentperf-meter=csv:nowhere.csv",), "nowhere.csv cannot be read"),
-        (("--agentperf-meter=dcgm:http://me:pw@h/",), "its URL holds credentials"),
+        (
+            ("--agentperf-meter=dcgm:http://me:pw@h/",),
+            "credentials are read from the environment alone",
+        ),
     ],
     ids=[
         "power required and none there",

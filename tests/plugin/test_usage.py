@@ -170,6 +170,26 @@ def test_an_impossible_endpoint_ends_the_session(
     assert "secret" not in _said(result).replace("--endpoint=http://me:secret", "")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--endpoint=https://me:s3cret@host/v1",
+        "--endpoint=me:s3c/ret@host/v1",
+        "--agentperf-endpoint-b=http://s3cret@host/v1",
+        "--agentperf-metrics-url=http://me:s3cret@host:9000/metrics",
+        "--agentperf-workers=ray://me:s3cret@host:10001?workers=2",
+    ],
+    ids=["endpoint", "no URL", "endpoint B", "page of metrics", "Ray head"],
+)
+def test_user_info_in_an_address_is_refused_and_not_shown(
+    project: pytest.Pytester, option: str
+) -> None:
+    result = project.runpytest_subprocess(*SIM[1:], option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "holds user info for host; " in _said(result)
+    assert "s3c" not in _said(result)
+
+
 def test_more_agents_than_this_machine_has_files_for_end_the_session(
     project: pytest.Pytester,
 ) -> None:
