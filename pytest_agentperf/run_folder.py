@@ -19,14 +19,25 @@ from pytest_agentperf.profile import PhaseProfile
 from pytest_agentperf.records import TokenCount, TurnRecord
 from pytest_agentperf.timeline import Timeline
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "request_logs"]
+
+_LOG = "requests.jsonl"
+_MOST_LOG_BYTES = 1_000_000_000
+"""Of one file, a million requests; then the log goes on in another one."""
 
 
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, results: Path, bundle: Bundle) -> None:
+    def __init__(
+        self, results: Path, bundle: Bundle, *, most_log_bytes: int = _MOST_LOG_BYTES
+    ) -> None:
         """Make the folder and write a first bundle.
+
+        Args:
+            results: the folder of results.
+            bundle: what is known before the first phase.
+            most_log_bytes: of one file of requests.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -34,11 +45,13 @@ class RunFolder:
         self.path = results / bundle.provenance.run
         try:
             self.path.mkdir(parents=True)
-            self._requests = (self.path / "requests.jsonl").open("wb")
+            self._requests = (self.path / _LOG).open("wb")
         except OSError as failed:
             raise ConfigError(
                 f"--agentperf-results {results}: cannot write there: {failed}"
             ) from failed
+        self._logs = 1
+        self._most_log_bytes = most_log_bytes
         self._encode = msgspec.json.Encoder().encode
         self.bundle = bundle
         self.save()
@@ -48,7 +61,12 @@ class RunFolder:
         rows = ({"phase": phase, **msgspec.to_builtins(turn)} for turn in turns)
         with self._written():
             # Whole lines at once: who reads along sees no half one, but for a full disk's.
-            self._requests.write(b"".join(self._encode(row) + b"\n" for row in rows))
+            lines = b"".join(self._encode(row) + b"\n" for row in rows)
+            if self._requests.tell() + len(lines) > self._most_log_bytes and self._requests.tell():
+                self._requests.close()
+                self._logs += 1
+                self._requests = (self.path / f"requests-{self._logs}.jsonl").open("wb")
+            self._requests.write(lines)
             self._requests.flush()
 
     def timeline(self, phase: int, seconds: Timeline) -> None:
@@ -100,3 +118,13 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self._requests.close()
         self.update(provenance=replace(self.bundle.provenance, ended_at=now()))
+
+
+def request_logs(folder: Path) -> tuple[Path, ...]:
+    """Return the files of a run's requests in the order in which they were written."""
+    further = {
+        int(number): path
+        for path in folder.glob("requests-*.jsonl")
+        if (number := path.stem.removeprefix("requests-")).isdecimal()
+    }
+    return (folder / _LOG, *(path for _, path in sorted(further.items())))

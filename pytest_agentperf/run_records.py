@@ -14,11 +14,12 @@ import msgspec
 
 from pytest_agentperf.bundle import PhaseResult
 from pytest_agentperf.profile import PhaseProfile
+from pytest_agentperf.run_folder import request_logs
 from pytest_agentperf.timeline import Timeline
 
 __all__ = ["FILES", "RawFile", "RunRecords", "raw_files"]
 
-FILES: Mapping[str, str] = {
+FILES: dict[str, str] = {
     "bundle.json": "everything but the single requests",
     "requests.jsonl": "every request, a line each",
     "timeline.jsonl": "every second of every phase",
@@ -101,8 +102,9 @@ def raw_files(folder: Path | None) -> tuple[RawFile, ...]:
     """Return the files of a run that are there."""
     if folder is None:
         return ()
+    contents = FILES | {path.name: "requests that came later" for path in request_logs(folder)[1:]}
     return tuple(
         RawFile(name=name, content=content, size_bytes=(folder / name).stat().st_size)
-        for name, content in FILES.items()
+        for name, content in contents.items()
         if (folder / name).is_file()
     )

@@ -4,7 +4,7 @@ Files are read line by line and in step, so that a run of any length needs no mo
 its reader keeps of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -14,11 +14,12 @@ import msgspec
 from pytest_agentperf.bundle import Bundle, PhaseResult, read_bundle
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.records import TokenCount, TurnRecord, Window
+from pytest_agentperf.run_folder import request_logs
 from pytest_agentperf.timeline import Timeline
 
 __all__ = ["StoredPhase", "StoredRun", "open_run"]
 
-_REQUESTS, _TIMELINE, _COUNTS = "requests.jsonl", "timeline.jsonl", "token_counts.jsonl"
+_TIMELINE, _COUNTS = "timeline.jsonl", "token_counts.jsonl"
 _OFFSET_BYTES = 4
 
 
@@ -81,7 +82,7 @@ def open_run(path: Path) -> StoredRun:
         data = file.read_bytes()
     except OSError as failed:
         raise ConfigError(
-            f"{path}: no run's folder: {failed}; name one that holds bundle.json and {_REQUESTS}"
+            f"{path}: no run's folder: {failed}; name one that holds bundle.json and its requests"
         ) from failed
     bundle = read_bundle(data, str(file))
     if bundle.rescored is not None:
@@ -140,10 +141,10 @@ class _Count(TokenCount):
 
 
 class _Log(Generic[Row]):
-    """A file of lines that belong to phases, whose numbers grow."""
+    """Files of lines that belong to phases, whose numbers grow."""
 
-    def __init__(self, path: Path, kind: type[Row]) -> None:
-        self._rows = _rows(path, kind)
+    def __init__(self, paths: Sequence[Path], kind: type[Row]) -> None:
+        self._rows = _rows(paths, kind)
         self._next = next(self._rows, None)
 
     def of(self, number: int) -> Iterator[Row]:
@@ -154,19 +155,25 @@ class _Log(Generic[Row]):
                 yield row
 
 
-def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
+def _rows(paths: Sequence[Path], kind: type[Row]) -> Iterator[Row]:
+    last = 0
+    for path in paths:
+        for number, row in _rows_of(path, kind):
+            if row.phase < last:
+                raise ConfigError(f"{path}, line {number}: phase {row.phase} after {last}")
+            last = row.phase
+            yield row
+
+
+def _rows_of(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
     decode = msgspec.json.Decoder(kind).decode
-    last = number = 0
+    number = 0
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
-                    return  # the run was killed while it wrote this
-                row = decode(line)
-                if row.phase < last:
-                    raise ConfigError(f"{path}, line {number}: phase {row.phase} after {last}")
-                last = row.phase
-                yield row
+                    return  # it is being written, or the run was killed meanwhile
+                yield number, decode(line)
     except OSError as failed:
         raise ConfigError(f"{path} cannot be read: {failed}") from failed
     except msgspec.DecodeError as broken:
@@ -178,10 +185,10 @@ class _Source:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._requests = _Log(folder / _REQUESTS, _Request)
-        self._timelines = _Log(folder / _TIMELINE, _Seconds)
+        self._requests = _Log(request_logs(folder), _Request)
+        self._timelines = _Log([folder / _TIMELINE], _Seconds)
         counts = folder / _COUNTS
-        self._counts = _Log(counts, _Count) if counts.exists() else None
+        self._counts = _Log([counts], _Count) if counts.exists() else None
         self._first_sent_ns: Mapping[int, int] | None = None
 
     def phase(self, result: PhaseResult) -> StoredPhase:
@@ -217,7 +224,7 @@ class _Source:
     def _first_sends(self) -> Mapping[int, int]:
         if self._first_sent_ns is None:
             first: dict[int, int] = {}
-            for row in _rows(self._folder / _REQUESTS, _Sent):
+            for row in _rows(request_logs(self._folder), _Sent):
                 first[row.phase] = min(row.sent_ns, first.get(row.phase, row.sent_ns))
             self._first_sent_ns = first
         return self._first_sent_ns

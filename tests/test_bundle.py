@@ -13,7 +13,7 @@ import pytest
 from pytest_agentperf.bundle import Bundle, encode_bundle, read_bundle
 from pytest_agentperf.errors import ConfigError, StorageError
 from pytest_agentperf.records import TokenCount
-from pytest_agentperf.run_folder import RunFolder
+from pytest_agentperf.run_folder import RunFolder, request_logs
 from tests.bundles import example_bundle
 from tests.phases import request
 
@@ -142,3 +142,24 @@ def test_the_log_is_read_while_it_is_written(tmp_path: Path, bundle: Bundle) -> 
         assert len(lines) == 2 * number + 2
         assert all(line.endswith(b"}\n") and json.loads(line) for line in lines)
     folder.close()
+
+
+def test_a_log_goes_on_in_another_file_and_loses_nothing(tmp_path: Path, bundle: Bundle) -> None:
+    folder = RunFolder(tmp_path, bundle, most_log_bytes=1500)
+    for number in range(24):
+        folder.turns(1, [request(trajectory=str(number))])
+    folder.close()
+    logs = request_logs(folder.path)
+    # Two lines of some 700 bytes each: the names have one digit and two, in order of numbers.
+    assert [log.name for log in logs] == [
+        "requests.jsonl", *(f"requests-{number}.jsonl" for number in range(2, len(logs) + 1))
+    ]  # fmt: skip
+    assert len(logs) == 12
+    lines = [json.loads(line) for log in logs for line in log.read_bytes().splitlines()]
+    assert [line["trajectory"] for line in lines] == [str(number) for number in range(24)]
+
+
+@pytest.mark.parametrize("name", ["requests-x.jsonl", "requests-.jsonl", "other-2.jsonl"])
+def test_other_files_are_no_log(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert request_logs(tmp_path) == (tmp_path / "requests.jsonl",)
