@@ -19,7 +19,6 @@ from pytest_agentperf.early import EarlyVerdict
 from pytest_agentperf.encoded import write_trajectories
 from pytest_agentperf.errors import (
     ConfigError,
-    EndpointError,
     HoursOverError,
     InvalidPhaseError,
     did_you_mean,
@@ -36,7 +35,7 @@ from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
-from pytest_agentperf.probe import await_answer
+from pytest_agentperf.presence import Presence
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.profile import profile
 from pytest_agentperf.readiness import Readiness
@@ -45,7 +44,7 @@ from pytest_agentperf.records import Measurement
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import Settings
-from pytest_agentperf.slo import ModelSpec, SLOTier
+from pytest_agentperf.slo import SLOTier
 from pytest_agentperf.timeline import timeline
 from pytest_agentperf.workers import WorkerPool
 
@@ -88,10 +87,12 @@ class Bench:
         self._phases = numbered_after
         self._went_away = False
         """In the last phase."""
-        self._down: EndpointError | None = None
         self._resumed_s = 0.0
         """Where time jumps, the end of the earlier run that this one goes on with."""
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
+        self._presence = Presence(
+            inputs.endpoint, settings, go_on=self._resume_option, tell=self._say
+        )
         self._readiness = Readiness(
             inputs.endpoint, settings, folder=Path(self._scratch.name), tell=self._say
         )
@@ -110,7 +111,7 @@ class Bench:
 
         Raises:
             InvalidPhaseError: the phase cannot be trusted; says why.
-            EndpointError: the endpoint went away and did not come back.
+            EndpointError: the endpoint went away for good, or another server has its place.
         """
         if agents < 1:
             raise ConfigError(f"measure(agents={agents}): at least 1 agent is needed")
@@ -133,7 +134,7 @@ class Bench:
         The answer has status ``open`` where the run's hours are over before the search has ended.
 
         Raises:
-            EndpointError: the endpoint went away and did not come back.
+            EndpointError: the endpoint went away for good, or another server has its place.
         """
         async with self._one_at_a_time:
             ledger = self._ledger(tier.model)
@@ -226,8 +227,7 @@ class Bench:
         return 0 < limit_s <= self._elapsed_s() - self._resumed_s
 
     async def _phase(self, ledger: Ledger, procedure: Procedure, agents: int) -> PhaseResult:
-        if self._down is not None:
-            raise self._down
+        self._presence.check()
         if self._folder.bundle.idle is None:
             idle = await self._run(lambda: self._metering.idle(for_s=self._settings.idle_s))
             self._folder.update(idle=idle)
@@ -245,6 +245,8 @@ class Bench:
         )
         late_ratio = await asyncio.to_thread(self._late_steps)
         measurement = replace(measurement, simulator_late_ratio=late_ratio)
+        if not measurement.endpoint_gone and (other := await self._presence.changed()):
+            measurement = replace(measurement, broken=f"it ended on another server: {other}")
         self._folder.timeline(number, await asyncio.to_thread(timeline, measurement))
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
         seen = await asyncio.to_thread(
@@ -272,19 +274,10 @@ class Bench:
         self._tell("phase-end", model, number, agents, text=explain_phase(phase))
         self._went_away = measurement.endpoint_gone
         if measurement.endpoint_gone:
-            await self._await_endpoint(ledger.spec)
+            await self._presence.await_return(ledger.spec)
+            await self._presence.changed()
+        self._presence.check()
         return phase
-
-    async def _await_endpoint(self, spec: ModelSpec) -> None:
-        """Wait until an endpoint that went away answers again; without it nothing is measured."""
-        limit_s, client = self._settings.max_down_s, self._settings.client
-        self._say(spec.model, f"waiting up to {limit_s:.0f} s for the endpoint to answer again")
-        try:
-            waited_s = await await_answer(self._endpoint, spec, client, limit_s=limit_s)
-        except EndpointError as down:
-            self._down = EndpointError(f"{down}. Go on with {self._resume_option}")
-            raise self._down from None
-        self._say(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run what touches the load, in the time in which the endpoint answers."""

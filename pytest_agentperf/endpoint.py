@@ -69,6 +69,7 @@ def connect(url: str, *, models: Sequence[str]) -> EndpointInfo:
         gauges=gauges,
         facts=told.facts,
         settings=told.settings,
+        ask_settings=lambda: ask_server(base, auth_headers(), again=told.settings).settings,
         close=gauges.close if gauges else lambda: None,
     )
 

@@ -52,6 +52,8 @@ class EndpointInfo:
     """What the server says of the system that it runs on."""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     """What it says of its own settings, by its own names."""
+    ask_settings: Callable[[], Mapping[str, str]] | None = None
+    """Asks for these settings once more; ``None``: it tells none."""
     observed: tuple[Observed, ...] = ()
     """What a preflight saw of each model."""
     meter: "Meter | None" = None

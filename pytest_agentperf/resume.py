@@ -10,6 +10,7 @@ import msgspec
 from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import Bundle, read_bundle
 from pytest_agentperf.errors import ConfigError, did_you_mean
+from pytest_agentperf.server_settings import setting_changes
 from pytest_agentperf.settings import Settings, knobs, option_name
 from pytest_agentperf.slo import ModelSpec, SLOTier
 from pytest_agentperf.system import System
@@ -95,6 +96,7 @@ def _endpoint(run: Bundle, settings: Settings, inputs: Inputs) -> Iterator[str]:
     then, now = run.provenance, inputs.endpoint
     yield from differs("server", then.server, now.server)
     yield from differs("simulated", then.simulated, now.simulated)
+    yield from setting_changes(then.server_settings, now.settings)
     if now.simulated:  # the address is the system
         yield from differs("--agentperf-endpoint", run.settings.endpoint, settings.endpoint)
     if run.system is not None and inputs.system is not None:

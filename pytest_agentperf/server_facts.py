@@ -45,13 +45,17 @@ class Told:
     """Its own settings, by where they were told and its own name for each."""
 
 
-def ask_server(base: str, headers: Mapping[str, str]) -> Told:
+def ask_server(
+    base: str, headers: Mapping[str, str], *, again: Mapping[str, str] | None = None
+) -> Told:
     """Return what the server behind a base URL says; a path that it has not says nothing.
 
     Args:
         base: URL up to and including ``/v1``.
         headers: what authorises us.
+        again: settings that it told before; pages that told none of them are not asked.
     """
+    pages = None if again is None else {name.partition(" ")[0] for name in again}
     root = base.removesuffix("/v1")
     facts: list[Fact] = []
     settings: dict[str, str] = {}
@@ -60,11 +64,13 @@ def ask_server(base: str, headers: Mapping[str, str]) -> Told:
         headers=dict(headers), timeout=_ASK_S, trust_env=False, verify=trust
     ) as client:
         for path, read in _JSON:
-            if (answer := _ask(client, root + path)) is not None:
+            wanted = pages is None or path in pages
+            if wanted and (answer := _ask(client, root + path)) is not None:
                 body = _parsed(answer)
                 facts += read(body, f"GET {path}")
                 settings |= settings_of_json(path, body)
-        if (answer := _ask(client, f"{root}/metrics")) is not None:
+        wanted = pages is None or any(not page.startswith("/") for page in pages)
+        if wanted and (answer := _ask(client, f"{root}/metrics")) is not None:
             facts += facts_of_metrics(answer.text, "GET /metrics")
             settings |= settings_of_metrics(answer.text)
     ours = tuple(replace(fact, value=_ours(fact.value)) for fact in facts)

@@ -3,12 +3,13 @@
 Of pages that also hold keys and tokens, only what is named here is read.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["settings_of_json", "settings_of_metrics"]
+__all__ = ["setting_changes", "settings_of_json", "settings_of_metrics"]
 
 _LONGEST = 200
 _NAMED: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +40,12 @@ _ALIASES = {"/get_server_info": "/server_info"}
 """SGLang before 0.5."""
 _INFO = "config_info"
 """Families that vLLM and TensorRT-LLM name so hold their settings as labels."""
+_LISTED_FIRST = "/v1/models id"
+_MEASURED = frozenset({"num_gpu_blocks", "max_total_num_tokens", "max_running_requests"})
+"""A server finds them at its start, by the memory that is free then."""
+_ALIKE = 0.02
+_OF_A_PROCESS = frozenset({"engine", "worker_id", "instance", "hostname", "pid"})
+"""Labels that tell which process of a deployment has answered."""
 
 
 def settings_of_json(path: str, body: Any) -> Iterator[tuple[str, str]]:
@@ -85,3 +92,26 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def setting_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield in what a server is another one, by what it told of itself both times.
+
+    What was told only once says nothing: a page may not have answered in time, or have been empty
+    before the first request.
+    """
+    listed_alike = then.get(_LISTED_FIRST) == now.get(_LISTED_FIRST)  # of several models any may be
+    for name, before in then.items():
+        page, _, setting = name.partition(" ")
+        ours = listed_alike or page != "/v1/models"
+        if ours and name in now and setting not in _OF_A_PROCESS:
+            after = now[name]
+            if before != after and not (setting in _MEASURED and _near(before, after)):
+                yield f"{name} was {before!r} and is {after!r}"
+
+
+def _near(one: str, other: str) -> bool:
+    try:
+        return math.isclose(float(one), float(other), rel_tol=_ALIKE)
+    except ValueError:
+        return False

@@ -48,6 +48,16 @@ agents (at least 5) that were cut off or met silence in the second half of their
 failures of any kind per agent (at least 50). A server that sheds load with 429 or 503 serves
 somebody meanwhile, and is slow; so is one whose tokens come, but too late.
 
+## Another server in its place
+
+After every phase, and when an endpoint that went away answers again, the server is asked once
+more for what it told of itself before the run: version, context, flags, as far as it tells them.
+Where one differs, the phase that ended then is invalid (`it ended on another server:`), nothing
+more is measured, and the session ends with exit code 11 and what has changed: numbers of two
+servers make no capacity. What is told only once says nothing, and what a server finds by its free
+memory (blocks of the KV cache, tokens, requests at once) may differ by 2 %. A run is gone on with
+only on the server that it began with.
+
 ## Kills, failures, restarts
 
 `python -m benchmarks.kills --kills 200`: a search in virtual time is killed (SIGKILL) at a random

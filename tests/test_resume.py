@@ -109,6 +109,18 @@ def test_another_server_is_refused() -> None:
     )
 
 
+def test_a_server_with_another_setting_is_refused() -> None:
+    run = example()
+    told = {"/version version": "0.19.1", "/server_info tp_size": "8"}
+    run = replace(run, provenance=replace(run.provenance, server_settings=told))
+    same = replace(INPUTS, endpoint=replace(ENDPOINT, settings=told))
+    check_same(run, run.settings, models(run), same)
+    other = replace(ENDPOINT, settings=told | {"/server_info tp_size": "4"})
+    assert refused(run, inputs=replace(INPUTS, endpoint=other)) == (
+        "/server_info tp_size was '8' and is '4'"
+    )
+
+
 def test_the_address_of_a_simulated_system_is_the_system() -> None:
     run = example()
     run = replace(run, provenance=replace(run.provenance, simulated=True))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -42,8 +43,18 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., tuple[Bench, Heard]]]:
     """Make a bench on an endpoint that is down at times."""
     infos: list[EndpointInfo] = []
 
-    def make(down_s: Sequence[tuple[float, float]]) -> tuple[Bench, Heard]:
-        info = scripted_info(Scripted(down_s=down_s))
+    def make(
+        down_s: Sequence[tuple[float, float]], other_from_s: float = inf
+    ) -> tuple[Bench, Heard]:
+        endpoint = Scripted(down_s=down_s)
+
+        def version() -> dict[str, str]:
+            return {
+                "/version version": "2" if endpoint.clock.now_ns() / 1e9 > other_from_s else "1"
+            }
+
+        info = scripted_info(endpoint)
+        info = replace(info, settings=version(), ask_settings=version)
         infos.append(info)
         settings = make_settings(SHORT | {"results": str(tmp_path)})
         inputs = Inputs(endpoint=info, dataset=DATASET, meters=(), system=None)
@@ -137,3 +148,47 @@ def test_a_phase_by_name_is_measured_once_more(
             await made.close()
 
     assert asyncio.run(work()).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("down_s", "other_from_s", "why"),
+    [
+        ([(220.0, 223.0)], 221.0, "phase complete: the endpoint stopped answering: "),
+        (
+            [],
+            220.0,
+            "phase complete: it ended on another server: /version version was '1' and is '2'",
+        ),
+    ],
+    ids=["after a restart", "while it answered"],
+)
+def test_phases_of_two_servers_make_no_capacity(
+    bench: Callable[..., tuple[Bench, Heard]],
+    tmp_path: Path,
+    down_s: Sequence[tuple[float, float]],
+    other_from_s: float,
+    why: str,
+) -> None:
+    made, _ = bench(down_s, other_from_s)
+    said = r"is another server than the run began with: /version version was '1' and is '2'\. .*"
+    with pytest.raises(EndpointError, match=f"{said}--agentperf-resume="):
+        asyncio.run(_searched(made))
+    bundle = _bundle(tmp_path)
+    assert [(p.agents, bool(p.invalid)) for p in bundle.phases] == [(4, False), (8, True)]
+    assert bundle.phases[1].invalid[0].startswith(why)
+    assert [(c.agents, c.status) for c in bundle.capacities] == [(4, "open")]
+
+
+def test_nothing_more_is_tried_on_another_server(
+    bench: Callable[..., tuple[Bench, Heard]], tmp_path: Path
+) -> None:
+    made, _ = bench([], 80.0)
+
+    async def work() -> None:
+        for _ in range(2):
+            with pytest.raises(EndpointError, match="is another server"):
+                await made.measure(4)
+        await made.close()
+
+    asyncio.run(work())
+    assert len(_bundle(tmp_path).phases) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_agentperf.detected import facts_of_props
 from pytest_agentperf.server_facts import ask_server
-from pytest_agentperf.server_settings import settings_of_json
+from pytest_agentperf.server_settings import setting_changes, settings_of_json
 from tests.test_detected import VLLM_MODELS
 
 PATHS: dict[str, str] = {
@@ -56,6 +56,19 @@ def test_every_path_that_answers_tells_something(base: str) -> None:
     assert told.settings["vllm:cache_config_info cache_dtype"] == "fp8"
 
 
+@pytest.mark.parametrize(
+    "told", [(), ("/version version",), ("vllm:cache_config_info block_size",)]
+)
+def test_only_the_pages_that_told_something_are_asked_again(
+    base: str, told: tuple[str, ...]
+) -> None:
+    first = ask_server(base, {"authorization": "Bearer k"})
+    again = {name: first.settings[name] for name in told}
+    found = ask_server(base, {"authorization": "Bearer k"}, again=again).settings
+    pages = {name.partition(" ")[0] for name in told}
+    assert found == {k: v for k, v in first.settings.items() if k.partition(" ")[0] in pages}
+
+
 def test_settings_that_are_no_business_of_a_report_are_not_read() -> None:
     told = {
         "tp_size": 8,
@@ -96,3 +109,54 @@ def test_a_server_that_says_nothing_is_no_fault(base: str) -> None:
     for url in (base, "http://127.0.0.1:9/v1"):
         told = ask_server(url, {})
         assert (told.facts, told.settings) == ((), {})
+
+
+TOLD = {
+    "/v1/models id": "m",
+    "/v1/models max_model_len": "131072",
+    "/version version": "0.19.1",
+    "vllm:cache_config_info num_gpu_blocks": "10000",
+    "vllm:cache_config_info engine": "0",
+    "vllm:cache_config_info enable_prefix_caching": "True",
+}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {},
+        {"vllm:cache_config_info num_gpu_blocks": "10150"},
+        {"vllm:cache_config_info engine": "3"},
+        {"/v1/models id": "another", "/v1/models max_model_len": "8192"},
+        {"/server_info tp_size": "8"},
+    ],
+    ids=[
+        "the same",
+        "as many blocks as memory had room for",
+        "another process of it",
+        "another of its models comes first",
+        "a page that did not come before",
+    ],
+)
+def test_it_is_the_same_server(now: dict[str, str]) -> None:
+    assert list(setting_changes(TOLD, TOLD | now)) == []
+    assert list(setting_changes(TOLD | now, TOLD)) == []
+
+
+def test_a_page_that_does_not_come_says_nothing() -> None:
+    assert list(setting_changes(TOLD, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("/version version", "0.20.0"),
+        ("/v1/models max_model_len", "131000"),
+        ("vllm:cache_config_info enable_prefix_caching", "False"),
+        ("vllm:cache_config_info num_gpu_blocks", "5000"),
+        ("vllm:cache_config_info num_gpu_blocks", "None"),
+    ],
+)
+def test_another_server_is_told_by_what_changed(name: str, value: str) -> None:
+    found = list(setting_changes(TOLD, TOLD | {name: value}))
+    assert found == [f"{name} was {TOLD[name]!r} and is {value!r}"]

@@ -302,9 +302,9 @@ import subprocess
 import sys
 from dataclasses import replace
 
-def started(port=0):
+def started(port=0, config=""):
     command = [sys.executable, "-m", "pytest_agentperf.sim.server", "--model=gpt-oss-120b"]
-    command.append(f"--port={port}")
+    command += [f"--port={port}", f"--config={config}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     return process, json.loads(process.stdout.readline())["port"]
 
@@ -327,7 +327,7 @@ def agentperf_settings(agentperf_settings):
 def agentperf_meters(agentperf_endpoint):
     def restart():
         stop(servers[0])
-        servers[0], _ = started(servers[1])
+        servers[0], _ = started(servers[1], "CONFIG")
 
     in_a_phase(restart)
     return ()
@@ -335,13 +335,12 @@ def agentperf_meters(agentperf_endpoint):
 )
 
 
-def test_a_server_that_restarts_spoils_its_phase_and_nothing_else(
-    project: pytest.Pytester,
-) -> None:
+def _over_a_restart(project: pytest.Pytester, config: str) -> pytest.RunResult:
+    """Measure four agents over a restart of the server, which then is configured so."""
     conftest = Path(__file__).resolve().parents[2] / "conftest.py"
-    project.makeconftest(conftest.read_text("utf-8") + RESTARTS)
+    project.makeconftest(conftest.read_text("utf-8") + RESTARTS.replace("CONFIG", config))
     project.makepyfile(CAPACITY_TEST)
-    result = project.runpytest_subprocess(
+    return project.runpytest_subprocess(
         *SIM,
         "--tier=easy:speed>=1",
         "--agentperf-start-agents=4",
@@ -349,6 +348,24 @@ def test_a_server_that_restarts_spoils_its_phase_and_nothing_else(
         "--agentperf-min-steady-s=4",
         "--agentperf-max-down-s=30",
     )
+
+
+def test_a_server_that_restarts_with_other_settings_ends_the_session(
+    project: pytest.Pytester,
+) -> None:
+    result = _over_a_restart(project, "context_limit_tokens=65536")
+    assert result.ret == UNREACHABLE
+    changed = "/v1/models max_model_len was '131072' and is '65536'"
+    assert f"is another server than the run began with: {changed}" in result.outlines[-1]
+    phases = _bundle(project)["phases"]
+    outcomes = [p["verdicts"][0]["outcome"] for p in phases]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] plain JSON
+    assert outcomes == ["invalid"]
+
+
+def test_a_server_that_restarts_spoils_its_phase_and_nothing_else(
+    project: pytest.Pytester,
+) -> None:
+    result = _over_a_restart(project, "")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*the endpoint answers again, after * s"])
     phases = _bundle(project)["phases"]

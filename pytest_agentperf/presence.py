@@ -1,0 +1,82 @@
+"""Whether the endpoint of a run is there, and still the server that the run began with."""
+
+import asyncio
+from collections.abc import Callable
+
+from pytest_agentperf.errors import EndpointError
+from pytest_agentperf.probe import await_answer
+from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.server_settings import setting_changes
+from pytest_agentperf.settings import Settings
+from pytest_agentperf.slo import ModelSpec
+
+__all__ = ["Presence"]
+
+
+class Presence:
+    """Waits for an endpoint that went away, and looks whether another server has its place.
+
+    One capacity is made of phases of one server: where it is another one, nothing more is measured.
+    """
+
+    def __init__(
+        self,
+        endpoint: EndpointInfo,
+        settings: Settings,
+        *,
+        go_on: str,
+        tell: Callable[[str, str], None],
+    ) -> None:
+        """Take what the endpoint told of itself as what it is to be.
+
+        Args:
+            endpoint: where load goes.
+            settings: how long is waited.
+            go_on: the option by which a later run goes on with this one.
+            tell: hears notes, with their model.
+        """
+        self._endpoint = endpoint
+        self._settings = settings
+        self._go_on = go_on
+        self._tell = tell
+        self._down: EndpointError | None = None
+
+    def check(self) -> None:
+        """Check that more may be measured.
+
+        Raises:
+            EndpointError: the endpoint stayed away, or is another server.
+        """
+        if self._down is not None:
+            raise self._down
+
+    async def await_return(self, spec: ModelSpec) -> None:
+        """Wait until an endpoint that went away answers again; without it nothing is measured.
+
+        Raises:
+            EndpointError: it did not.
+        """
+        limit_s, client = self._settings.max_down_s, self._settings.client
+        self._tell(spec.model, f"waiting up to {limit_s:.0f} s for the endpoint to answer again")
+        try:
+            waited_s = await await_answer(self._endpoint, spec, client, limit_s=limit_s)
+        except EndpointError as down:
+            self._down = EndpointError(f"{down}. Go on with {self._go_on}")
+            raise self._down from None
+        self._tell(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
+
+    async def changed(self) -> str | None:
+        """Return in what the server is another one than before; ``None``: nothing tells so."""
+        ask = self._endpoint.ask_settings
+        if ask is None:
+            return None
+        now = await asyncio.to_thread(ask)
+        found = "; ".join(setting_changes(self._endpoint.settings, now))
+        if not found:
+            return None
+        self._down = EndpointError(
+            f"endpoint {self._endpoint.url} is another server than the run began with: {found}. "
+            f"Numbers of both make no capacity: bring the first one back and go on with "
+            f"{self._go_on}, or start a run of its own"
+        )
+        return found
