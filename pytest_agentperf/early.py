@@ -7,7 +7,7 @@ token comes too late is known as soon as it is late.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -97,7 +97,7 @@ class Running:
     """A phase as it is seen while it runs."""
 
     agents: int
-    turns: Sequence[TurnRecord]
+    turns: Sequence[TurnRecord] = field(repr=False)
     """Requests that have ended, since the phase began."""
     open_requests: Sequence[OpenRequest]
     opens_ns: int

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.tool_times import shipped_tool_times
@@ -44,7 +44,7 @@ _SALT_TOKENS = 64
 class Plan:
     """A dataset as one model will be asked to replay it."""
 
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Trajectory, ...] = field(repr=False)
     """In order of id; every turn's ``tool_s`` is final."""
     prompts: int
     cut_turns: int

@@ -293,9 +293,9 @@ class Measurement:
 
     agents: int
     window: Window
-    turns: tuple[TurnRecord, ...]
+    turns: tuple[TurnRecord, ...] = field(repr=False)
     """Every request of the phase, members or not."""
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = field(repr=False)
     """What the server counted itself."""
     health: ClientHealth
     floors_met: bool

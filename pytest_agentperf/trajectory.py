@@ -1,7 +1,7 @@
 """What is replayed: messages, turns, trajectories, and the dataset that holds them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -69,7 +69,8 @@ class Dataset:
     """A named set of trajectories."""
 
     name: str
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Trajectory, ...] = field(repr=False)
+    """Not shown: a traceback writes out every argument, and these take seconds or minutes."""
     losses: tuple[str, ...] = ()
     """What the importer had to leave out or make up, one sentence each."""
     private: bool = False

@@ -1,6 +1,10 @@
 from dataclasses import replace
 
+from pytest_agentperf.plan import make_plan
+from pytest_agentperf.records import ClientHealth, Measurement, Window
+from pytest_agentperf.synthesis import synthesize
 from pytest_agentperf.trajectory import Dataset, Message, Trajectory, Turn, prompts
+from tests.phases import request
 
 ONE, TWO, THREE = (Message(role="user", content=text) for text in ("one", "two", "three"))
 A = Trajectory(id="a", turns=(Turn(kept=0, appended=(ONE,)),))
@@ -34,3 +38,20 @@ def test_another_word_is_another_digest():
     changed = replace(A, turns=(Turn(kept=0, appended=(THREE,)),))
     assert replace(DATASET, trajectories=(changed, B)).sha256 != DATASET.sha256
     assert replace(DATASET, trajectories=(A,)).sha256 != DATASET.sha256
+
+
+def test_a_traceback_that_writes_out_arguments_does_not_write_out_all_of_a_run() -> None:
+    # pytest does so with every frame of a Ctrl-C, while somebody waits.
+    dataset = synthesize(trajectories=8, turns=3, isl_tokens=1500, seed=1)
+    plan = make_plan(
+        dataset, context_tokens=9000, max_tokens=500, tool_delay="none", max_tool_s=5.0, seed=0
+    )
+    measured = Measurement(
+        agents=1,
+        window=Window(start_ns=0, end_ns=1),
+        turns=(request(),) * 1000,
+        samples=(),
+        health=ClientHealth(loop_lag_s=(), cpu_ratio=0.0, first_sent_ns=()),
+        floors_met=True,
+    )
+    assert max(len(repr(each)) for each in (dataset, plan, measured)) < 1000
