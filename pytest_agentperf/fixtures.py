@@ -4,6 +4,7 @@ What is heavy is imported where it is used: this module loads with every pytest 
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -245,6 +246,8 @@ def _bench(session: Session, settings: Settings, inputs: Any, other: Any, on_eve
     from pytest_agentperf.ab import Turns  # noqa: PLC0415 only when a test measures
     from pytest_agentperf.bench import Bench  # noqa: PLC0415 the same
 
+    gc.collect()
+    gc.freeze()  # the dataset stays: no collection shall walk it in a phase, nor ten at the end
     given: dict[str, Any] = {
         "settings": settings,
         "models": session.models,
