@@ -190,7 +190,8 @@ def declared_power(power: Power, system: System | None) -> tuple[float | None, s
     """
     declared = system.accelerators if system else None
     if power.mean_w is not None and declared not in {None, power.devices}:
-        return None, f"the meter reads {power.devices} devices, {declared} are declared"
+        devices = "1 device" if power.devices == 1 else f"{power.devices} devices"
+        return None, f"the meter reads {devices}, {declared} are declared"
     return power.mean_w, power.reason
 
 
