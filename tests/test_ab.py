@@ -13,10 +13,11 @@ from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import read_bundle
 from pytest_agentperf.change import ENERGY
 from pytest_agentperf.detected import Fact
-from pytest_agentperf.errors import EndpointError, HoursOverError
+from pytest_agentperf.errors import ConfigError, EndpointError, HoursOverError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
+from pytest_agentperf.instruments import open_meters
 from pytest_agentperf.preflight import open_folder, with_facts
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.run_records import RunRecords
@@ -199,3 +200,23 @@ def test_what_was_seen_of_a_phase_is_found_in_the_run_that_measured_it(
     assert [p.number for p in phases] == [2, 3, 6, 7]
     seen = [records.profile(phase) for phase in phases]
     assert all(one is not None and one.ttft_s is not None for one in seen)
+
+
+def test_power_that_is_required_is_not_sought_by_a_meter_that_is_refused(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    _, _, a, b = sides
+    silent = replace(b.endpoint, url="http://b/v1", meter=None, simulated=False)
+    in_turns = {"baseline": "before", "gate": "ab", "endpoint_b": "http://b/v1"}
+    settings = replace(_settings(tmp_path), require_power=True, **in_turns)
+    models = Models(specs={"m": SPEC}, published={})
+
+    async def seen() -> None:
+        async with other_side(silent, a, models, settings, tell=_unread):
+            pass
+
+    with pytest.raises(ConfigError, match=r"accelerators of http://b/v1; leave the option") as said:
+        asyncio.run(seen())
+    assert "--agentperf-meter" not in str(said.value)
+    with pytest.raises(ConfigError, match="name one by --agentperf-meter"):
+        open_meters(replace(settings, gate="search", meter=("none",)), silent)
