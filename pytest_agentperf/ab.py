@@ -13,6 +13,7 @@ from pytest_agentperf.answers import verified
 from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.compare import Comparison, compare_pairs
 from pytest_agentperf.detected import declared
 from pytest_agentperf.errors import ConfigError
@@ -119,6 +120,7 @@ class Turns:
         self._seed = settings.seed
         """Of the next pair. None serves twice: its prompts would be in the servers' caches."""
         self._busy_s = 0.0
+        """Of all turns, those that broke off too, each in the time of its endpoint."""
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -208,17 +210,20 @@ class Turns:
             max_hours=0.0,
         )
         plain = replace(self._models, verify={})
-        found = await measure_fixed(
-            settings,
-            plain,
-            inputs,
-            asked,
-            on_event=self._heard,
-            numbered_after=self._phases,
-        )
-        self._phases += len(found.phases)
-        self._busy_s += found.system_s
-        return found
+        place = inputs.endpoint.in_process
+        clock = REAL_TIME if place is None else place.clock
+        began_ns = clock.now_ns()
+        try:
+            return await measure_fixed(
+                settings,
+                plain,
+                inputs,
+                asked,
+                on_event=self._heard,
+                numbered_after=self._phases,
+            )
+        finally:  # one that broke off took its time as well
+            self._busy_s += (clock.now_ns() - began_ns) / 1e9
 
     def _keep(self, run: Bundle) -> None:
         """Put the phases of a run of B into our own."""
@@ -230,6 +235,7 @@ class Turns:
         )
 
     def _heard(self, event: Event) -> None:
+        self._phases = max(self._phases, event.phase)
         if event.kind == "note":  # of the search that each run would be
             return
         self._on_event(event)

@@ -142,9 +142,29 @@ def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
     assert asyncio.run(turns.capacity(TIER)).status == "at-limit"
     bundles = [read_bundle(p.read_bytes(), "b") for p in tmp_path.glob("*/bundle.json")]
     own = folder.bundle.provenance.run
-    seeds = [b.settings.seed for b in bundles if b.provenance.run != own]
+    of_turns = [b for b in bundles if b.provenance.run != own]
+    seeds = [b.settings.seed for b in of_turns]
     # The broken pair's, and both turns of each of the four others.
     assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    # Nor does the number of its phase.
+    assert sorted(p.number for b in of_turns for p in b.phases) == [*range(1, 11)]
+
+
+def test_a_turn_that_broke_off_counts_among_the_hours(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs],
+    begin: Callable[..., tuple[Turns, RunFolder]],
+    tmp_path: Path,
+) -> None:
+    # A takes some 125 s; B is away from its second 80, and waited for until 90 at least.
+    sides[1].down_s = [(80.0, inf)]
+    turns, _ = begin(max_down_s=10.0, max_hours=200 / 3600)
+    with pytest.raises(EndpointError):
+        asyncio.run(turns.capacity(TIER))
+    before = set(tmp_path.glob("*"))
+    sides[1].down_s = []
+    with pytest.raises(HoursOverError):
+        asyncio.run(turns.capacity(TIER))
+    assert set(tmp_path.glob("*")) == before
 
 
 def test_energy_that_one_endpoint_does_not_tell_is_not_compared(
