@@ -219,6 +219,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                 other or inputs,
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
+                resumable=other is None,
             )
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))

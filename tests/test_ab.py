@@ -136,8 +136,9 @@ def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
     _, end, _, _ = sides
     end.down_s = [(80.0, inf)]
     turns, folder = begin(max_down_s=10.0)
-    with pytest.raises(EndpointError):
+    with pytest.raises(EndpointError, match="Measure anew: a part of turns") as down:
         asyncio.run(turns.capacity(TIER))
+    assert "--agentperf-resume" not in str(down.value)  # which turns refuse
     end.down_s = []
     assert asyncio.run(turns.capacity(TIER)).status == "at-limit"
     bundles = [read_bundle(p.read_bytes(), "b") for p in tmp_path.glob("*/bundle.json")]
