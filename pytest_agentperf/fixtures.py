@@ -203,7 +203,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
             inputs = with_facts(replace(inputs, endpoint=endpoint))
             _accept_baseline(session, agentperf_settings, inputs)
             other = None
-            if agentperf_endpoint_b is not None:
+            if agentperf_endpoint_b is not None and agentperf_settings.gate == "ab":
                 other = await open_.enter_async_context(
                     other_side(
                         agentperf_endpoint_b,
