@@ -15,7 +15,6 @@ from pytest_agentperf.bench import HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.compare import Comparison, compare_pairs
-from pytest_agentperf.detected import declared
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
@@ -29,6 +28,7 @@ from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import LEAST_PAIRS, Settings
 from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.system import System
 
 __all__ = ["Turns", "other_side"]
 
@@ -42,6 +42,7 @@ async def other_side(
     models: Models,
     settings: Settings,
     *,
+    system: System | None,
     tell: Callable[[str, Line], None],
 ) -> AsyncGenerator[Inputs]:
     """Give the inputs of endpoint B: those of A with an endpoint, meters and facts of its own.
@@ -51,6 +52,7 @@ async def other_side(
         inputs: of A.
         models: what is asked of both.
         settings: of both.
+        system: what was declared of both; ``None``: an endpoint may know its own.
         tell: hears every line of B's preflight, with its model.
 
     Raises:
@@ -63,12 +65,11 @@ async def other_side(
     meters, ours = open_meters(settings, info)
     try:
         seen = await observe_models(info, models.specs, settings, inputs.dataset, tell=tell)
-        system = None if inputs.system is None else declared(inputs.system)
         told = Inputs(
             endpoint=seen,
             dataset=inputs.dataset,
             meters=meters,
-            system=system,
+            system=system or info.system,
             hosts=inputs.hosts,
         )
         yield with_facts(told)

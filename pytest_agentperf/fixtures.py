@@ -210,6 +210,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                         inputs,
                         session.models,
                         agentperf_settings,
+                        system=agentperf_system,
                         tell=_line_teller(tell, agentperf_endpoint_b),
                     )
                 )

@@ -199,7 +199,7 @@ def test_the_other_endpoint_tells_its_own_version(
 
     async def seen() -> Inputs:
         settings = _settings(tmp_path)
-        async with other_side(other, a, models, settings, tell=_unread) as b:
+        async with other_side(other, a, models, settings, system=system, tell=_unread) as b:
             return b
 
     b = asyncio.run(seen())
@@ -233,7 +233,7 @@ def test_power_that_is_required_is_not_sought_by_a_meter_that_is_refused(
     models = Models(specs={"m": SPEC}, published={})
 
     async def seen() -> None:
-        async with other_side(silent, a, models, settings, tell=_unread):
+        async with other_side(silent, a, models, settings, system=None, tell=_unread):
             pass
 
     with pytest.raises(ConfigError, match=r"accelerators of http://b/v1; leave the option") as said:
@@ -241,3 +241,23 @@ def test_power_that_is_required_is_not_sought_by_a_meter_that_is_refused(
     assert "--agentperf-meter" not in str(said.value)
     with pytest.raises(ConfigError, match="name one by --agentperf-meter"):
         open_meters(replace(settings, gate="search", meter=("none",)), silent)
+
+
+def test_two_that_are_simulated_know_each_their_own_system(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    one, other = (
+        System(name=f"{count} accelerators", accelerator="H200", accelerators=count)
+        for count in (8, 16)
+    )
+    a = replace(sides[2], system=one)
+    end = replace(sides[3].endpoint, system=other)
+    models = Models(specs={"m": SPEC}, published={})
+
+    async def seen(declared: System | None) -> System | None:
+        settings = _settings(tmp_path)
+        async with other_side(end, a, models, settings, system=declared, tell=_unread) as b:
+            return b.system
+
+    assert asyncio.run(seen(None)) == other
+    assert asyncio.run(seen(one)) == one
