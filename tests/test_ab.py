@@ -135,8 +135,8 @@ def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
 ) -> None:
     _, end, _, _ = sides
     end.down_s = [(80.0, inf)]
-    turns, folder = begin(max_down_s=10.0)
-    with pytest.raises(EndpointError, match="Measure anew: a part of turns") as down:
+    turns, folder = begin(max_down_s=9.0)
+    with pytest.raises(EndpointError, match=r"for 9 s: .* Measure anew: a part of t") as down:
         asyncio.run(turns.capacity(TIER))
     assert "--agentperf-resume" not in str(down.value)  # which turns refuse
     end.down_s = []
