@@ -115,7 +115,10 @@ def _seen(check: Check) -> str:
     """Say what was seen and what is allowed, where a check is of a number."""
     if check.value is None or check.limit is None:
         return ""
-    return f" (seen {words.number(check.value)}, limit {words.number(check.limit)})"
+    seen, limit = (
+        f"{words.number(value)} {check.unit}".rstrip() for value in (check.value, check.limit)
+    )
+    return f" (seen {seen}, limit {limit})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
