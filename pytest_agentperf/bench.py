@@ -176,13 +176,9 @@ class Bench:
     def how_to_go_on(self) -> str:
         """Return, in words, why nothing more is measured and what to do."""
         return (
-            f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; go on with "
-            f"{self._resume_option}"
+            f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; "
+            f"{self._folder.how_to_go_on}"
         )
-
-    @property
-    def _resume_option(self) -> str:
-        return f"--agentperf-resume={self._folder.bundle.provenance.run}"
 
     @property
     def revised(self) -> tuple[str, ...]:
@@ -287,7 +283,8 @@ class Bench:
         try:
             waited_s = await await_answer(self._endpoint, spec, client, limit_s=limit_s)
         except EndpointError as down:
-            self._down = EndpointError(f"{down}. Go on with {self._resume_option}")
+            said = self._folder.how_to_go_on
+            self._down = EndpointError(f"{down}. {said[0].upper()}{said[1:]}")
             raise self._down from None
         self._say(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
 

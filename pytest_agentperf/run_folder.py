@@ -25,8 +25,13 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, results: Path, bundle: Bundle) -> None:
+    def __init__(self, results: Path, bundle: Bundle, *, resumable: bool = True) -> None:
         """Make the folder and write a first bundle.
+
+        Args:
+            results: the folder of results.
+            bundle: of the run.
+            resumable: ``--agentperf-resume`` can take it; not a run of turns or of repeats.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -39,9 +44,17 @@ class RunFolder:
             raise ConfigError(
                 f"--agentperf-results {results}: cannot write there: {failed}"
             ) from failed
+        self._resumable = resumable
         self._encode = msgspec.json.Encoder().encode
         self.bundle = bundle
         self.save()
+
+    @property
+    def how_to_go_on(self) -> str:
+        """Return, in words, what to do once what broke the run off is mended."""
+        if not self._resumable:
+            return "measure anew: a part of turns or repeats is no answer"
+        return f"go on with --agentperf-resume={self.bundle.provenance.run}"
 
     def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
         """Write requests that have ended, a line each."""
@@ -89,8 +102,8 @@ class RunFolder:
             yield
         except OSError as failed:
             raise StorageError(
-                f"results cannot be written to {self.path}: {failed}; make room, and go on with "
-                f"--agentperf-resume={self.bundle.provenance.run}"
+                f"results cannot be written to {self.path}: {failed}; make room, and "
+                f"{self.how_to_go_on}"
             ) from failed
 
     def close(self) -> None:
