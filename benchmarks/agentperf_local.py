@@ -33,7 +33,12 @@ from tests.servers import llamacpp, process
 __all__ = ["main"]
 
 STUDY = Path("tests/data/study/agentperf_local.json")
-SIM = "sim:h200x8/gpt-oss-120b"
+SIMULATED = {
+    "sim": "sim:h200x8/gpt-oss-120b",
+    "sim-prefill": "sim:h200x8/gpt-oss-120b?flops_per_token=4e11",
+}
+"""*sim* answers within milliseconds, so that a client's own time is most of a TTFT; *sim-prefill*
+takes some 0.4 s, as servers under load do."""
 MODEL = "tiny"
 
 
@@ -54,8 +59,8 @@ Turns = Mapping[tuple[str, int], Turn]
 @contextlib.contextmanager
 def served(kind: str, folder: Path) -> Generator[str]:
     """Start a server, new and with nothing cached, and yield its URL."""
-    if kind == "sim":
-        info = launch.connect(SIM, models=(MODEL,))
+    if kind in SIMULATED:
+        info = launch.connect(SIMULATED[kind], models=(MODEL,))
         try:
             yield info.url
         finally:
@@ -177,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", type=Path)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--server", choices=("sim", "llama.cpp"), default="sim")
+    parser.add_argument("--server", choices=(*SIMULATED, "llama.cpp"), default="sim")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help=f"put the figures into {STUDY}")
     asked = parser.parse_args()

@@ -26,6 +26,8 @@ from pytest_agentperf.encoded import map_trajectories, write_trajectories
 from pytest_agentperf.importers import load_dataset
 from pytest_agentperf.plan import make_plan
 
+__all__ = ["processes", "sizes_mb"]
+
 _TEST = "async def test_capacity(capacity):\n    print(capacity.explanation)\n"
 _PERIOD_S = 0.25
 _SIM = (
@@ -37,8 +39,8 @@ _ROLES = {"pytest_agentperf.worker": "load process", "pytest_agentperf.sim.serve
 _FIELDS = ("Pss", "Pss_Anon", "Pss_File", "Rss")
 
 
-def _sizes_mb(pid: int) -> dict[str, float]:
-    """Return what the kernel says of a process; empty when it has ended."""
+def sizes_mb(pid: int) -> dict[str, float]:
+    """Return what the kernel says of a process, in MB; empty when it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
     except OSError:
@@ -52,7 +54,7 @@ def _role(process: psutil.Process) -> str:
     return next((role for module, role in _ROLES.items() if module in command), "")
 
 
-def _processes(root: psutil.Process) -> Iterator[tuple[str, int]]:
+def processes(root: psutil.Process) -> Iterator[tuple[str, int]]:
     """Yield those of a run that are still there: what each is, and its id."""
     yield "coordinator", root.pid
     for child in root.children(recursive=True):
@@ -69,8 +71,8 @@ def _watch(run: "subprocess.Popen[bytes]") -> dict[str, dict[str, float]]:
     peaks: dict[str, dict[str, float]] = defaultdict(dict)
     while run.poll() is None:
         together = 0.0
-        for name, pid in _processes(root):
-            sizes = _sizes_mb(pid)
+        for name, pid in processes(root):
+            sizes = sizes_mb(pid)
             together += sizes.get("Pss", 0.0) * (not name.startswith("simulator"))
             for field, mb in sizes.items():
                 peaks[name][field] = max(mb, peaks[name].get(field, 0.0))

@@ -13,8 +13,8 @@ from pytest_agentperf.answers import verified
 from pytest_agentperf.asking import observe_models
 from pytest_agentperf.bench import HoursOverError, Inputs, Models
 from pytest_agentperf.bundle import Bundle, PhaseResult
+from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.compare import Comparison, compare_pairs
-from pytest_agentperf.detected import declared
 from pytest_agentperf.errors import ConfigError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
@@ -28,6 +28,7 @@ from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import LEAST_PAIRS, Settings
 from pytest_agentperf.slo import SLOTier
+from pytest_agentperf.system import System
 
 __all__ = ["Turns", "other_side"]
 
@@ -41,6 +42,7 @@ async def other_side(
     models: Models,
     settings: Settings,
     *,
+    system: System | None,
     tell: Callable[[str, Line], None],
 ) -> AsyncGenerator[Inputs]:
     """Give the inputs of endpoint B: those of A with an endpoint, meters and facts of its own.
@@ -50,6 +52,7 @@ async def other_side(
         inputs: of A.
         models: what is asked of both.
         settings: of both.
+        system: what was declared of both; ``None``: an endpoint may know its own.
         tell: hears every line of B's preflight, with its model.
 
     Raises:
@@ -62,12 +65,11 @@ async def other_side(
     meters, ours = open_meters(settings, info)
     try:
         seen = await observe_models(info, models.specs, settings, inputs.dataset, tell=tell)
-        system = None if inputs.system is None else declared(inputs.system)
         told = Inputs(
             endpoint=seen,
             dataset=inputs.dataset,
             meters=meters,
-            system=system,
+            system=system or info.system,
             hosts=inputs.hosts,
         )
         yield with_facts(told)
@@ -119,6 +121,7 @@ class Turns:
         self._seed = settings.seed
         """Of the next pair. None serves twice: its prompts would be in the servers' caches."""
         self._busy_s = 0.0
+        """Of all turns, those that broke off too, each in the time of its endpoint."""
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -208,17 +211,20 @@ class Turns:
             max_hours=0.0,
         )
         plain = replace(self._models, verify={})
-        found = await measure_fixed(
-            settings,
-            plain,
-            inputs,
-            asked,
-            on_event=self._heard,
-            numbered_after=self._phases,
-        )
-        self._phases += len(found.phases)
-        self._busy_s += found.system_s
-        return found
+        place = inputs.endpoint.in_process
+        clock = REAL_TIME if place is None else place.clock
+        began_ns = clock.now_ns()
+        try:
+            return await measure_fixed(
+                settings,
+                plain,
+                inputs,
+                asked,
+                on_event=self._heard,
+                numbered_after=self._phases,
+            )
+        finally:  # one that broke off took its time as well
+            self._busy_s += (clock.now_ns() - began_ns) / 1e9
 
     def _keep(self, run: Bundle) -> None:
         """Put the phases of a run of B into our own."""
@@ -230,6 +236,7 @@ class Turns:
         )
 
     def _heard(self, event: Event) -> None:
+        self._phases = max(self._phases, event.phase)
         if event.kind == "note":  # of the search that each run would be
             return
         self._on_event(event)

@@ -12,6 +12,7 @@ from pytest_agentperf.normalize import (
     Capacity,
     Normalized,
     declared_power,
+    declared_wall,
     joules_per_token,
     normalize,
 )
@@ -134,8 +135,7 @@ def _answer(tier: SLOTier, system: System | None, found: _Found) -> Capacity:
     passing = found.passing
     throughput = passing.metrics.throughput_tok_per_s if passing else None
     mean_w, reason = declared_power(passing.power, system) if passing else (None, _NO_PASS)
-    wall = passing.wall if passing else None
-    wall_w, no_wall = (wall.mean_w, wall.reason) if wall else (None, _NO_PASS)
+    wall_w, no_wall = declared_wall(passing.wall, system) if passing else (None, _NO_PASS)
     # An unclear one has the figures of a phase that failed.
     answered = found.status not in {"invalid", "open", "below", "unclear"}
     energy_j, no_energy = joules_per_token(

@@ -91,7 +91,7 @@ class Bench:
         """Where time jumps, the end of the earlier run that this one goes on with."""
         self._scratch = tempfile.TemporaryDirectory(prefix="agentperf-")
         self._presence = Presence(
-            inputs.endpoint, settings, go_on=self._resume_option, tell=self._say
+            inputs.endpoint, settings, go_on=folder.how_to_go_on, tell=self._say
         )
         self._readiness = Readiness(
             inputs.endpoint, settings, folder=Path(self._scratch.name), tell=self._say
@@ -172,13 +172,9 @@ class Bench:
     def how_to_go_on(self) -> str:
         """Return, in words, why nothing more is measured and what to do."""
         return (
-            f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; go on with "
-            f"{self._resume_option}"
+            f"no phase begins after --agentperf-max-hours {self._settings.max_hours:g}; "
+            f"{self._folder.how_to_go_on}"
         )
-
-    @property
-    def _resume_option(self) -> str:
-        return f"--agentperf-resume={self._folder.bundle.provenance.run}"
 
     @property
     def revised(self) -> tuple[str, ...]:

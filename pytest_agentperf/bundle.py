@@ -26,7 +26,7 @@ from pytest_agentperf.power import MeterPower, Power, role_power
 from pytest_agentperf.prelude import Rest, WarmUp
 from pytest_agentperf.records import HostHealth
 from pytest_agentperf.serving import ServerMetrics
-from pytest_agentperf.settings import Settings
+from pytest_agentperf.settings import FULL_CPU_RATIO, Settings
 from pytest_agentperf.slo import ModelSpec, Verdict
 from pytest_agentperf.system import System
 from pytest_agentperf.validity import Check
@@ -92,8 +92,8 @@ class ClientCheck:
 
     @property
     def carries_tok_per_s(self) -> float:
-        """What all of them carry at 80 % of a core each, if nothing else needs the cores."""
-        return self.processes * 0.8e6 / self.cpu_us_per_token
+        """What all of them carry as full as is valid, if nothing else needs the cores."""
+        return self.processes * FULL_CPU_RATIO * 1e6 / self.cpu_us_per_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,10 @@ def _seen(check: Check) -> str:
     """Say what was seen and what is allowed, where a check is of a number."""
     if check.value is None or check.limit is None:
         return ""
-    return f" (seen {words.number(check.value)}, limit {words.number(check.limit)})"
+    seen, limit = (
+        f"{words.number(value)} {check.unit}".rstrip() for value in (check.value, check.limit)
+    )
+    return f" (seen {seen}, limit {limit})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pytest_agentperf import noise
+from pytest_agentperf import noise, words
 from pytest_agentperf.errors import AgentPerfError
 from pytest_agentperf.room import cores, room
 from pytest_agentperf.selfcheck.ladder import (
@@ -22,6 +22,7 @@ from pytest_agentperf.selfcheck.ladder import (
     null_server,
 )
 from pytest_agentperf.selfcheck.nullclient import Point
+from pytest_agentperf.settings import FULL_CPU_RATIO
 
 __all__ = ["main"]
 
@@ -126,7 +127,7 @@ def _said(points: Sequence[Point], found: Carries) -> list[str]:
     said = [
         (
             f"a token costs {found.cpu_us_per_token:.1f} µs of CPU: one process carries "
-            f"{found.tok_per_s:,.0f} tok/s at 80 % of a core"
+            f"{found.tok_per_s:,.0f} tok/s at {words.percent(FULL_CPU_RATIO)} of a core"
         ),
         (
             f"P95 TTFT was right to 1 ms up to {found.within_1_ms_tok_per_s:,.0f} tok/s, "

@@ -17,7 +17,6 @@ from pytest_agentperf.inside import SPANS
 __all__ = [
     "CAPACITY",
     "ENERGY",
-    "FIGURES",
     "LEAST_RATIO",
     "REUSE",
     "SPEED",
@@ -95,7 +94,6 @@ ENERGY = Figure(
     higher_is_better=False,
     visible_ratio=0.1,
 )
-FIGURES = (CAPACITY, SPEED, TTFT, THROUGHPUT, REUSE, ENERGY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

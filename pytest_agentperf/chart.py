@@ -9,7 +9,7 @@ from pytest_agentperf.metrics import Distribution
 from pytest_agentperf.plots import Line, Mark, Plot, Scale, limits, nice_ticks, path, ticks
 from pytest_agentperf.slo import SLOTier
 
-__all__ = ["charts", "limits_of", "mark_of"]
+__all__ = ["charts", "mark_of"]
 
 _PANELS = (("output_speed_tok_per_s", "p25"), ("ttft_s", "p95"))
 _MOST_TICKS = 7
@@ -23,7 +23,7 @@ def charts(tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]) -> tuple[Plo
     return tuple(_chart(*panel, tiers, ordered) for panel in _PANELS)
 
 
-def limits_of(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
+def _limits_of(name: str, tiers: Sequence[SLOTier]) -> dict[float, list[str]]:
     """Return the limits on one statistic of one metric, and whose they are."""
     found: dict[float, list[str]] = {}
     for tier in tiers:
@@ -45,7 +45,7 @@ def _chart(
     metric: str, statistic: str, tiers: Sequence[SLOTier], phases: Sequence[PhaseResult]
 ) -> Plot:
     name = f"{metric}.{statistic}"
-    named = limits_of(name, tiers)
+    named = _limits_of(name, tiers)
     found = [(p, _value(p, metric, statistic)) for p in phases]
     points = [(p, v) for p, v in found if v is not None]
     x = Scale(low=phases[0].agents / 1.15, high=phases[-1].agents * 1.15, log=True)

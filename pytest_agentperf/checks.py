@@ -41,6 +41,8 @@ class Check:
     """A miss makes the phase invalid; else it is a warning beside the number."""
     text: str
     """What it means and what to do, in one sentence; shown when it is missed."""
+    unit: str = ""
+    """Of value and limit; empty for a share or a count."""
 
 
 def invalid_by(checks: Iterable[Check]) -> list[str]:
@@ -49,7 +51,13 @@ def invalid_by(checks: Iterable[Check]) -> list[str]:
 
 
 def at_most(
-    name: str, value: float | None, limit: float, text: str, *, warning: bool = False
+    name: str,
+    value: float | None,
+    limit: float,
+    text: str,
+    *,
+    warning: bool = False,
+    unit: str = "",
 ) -> Check:
     """Return a check that a value which is not known passes."""
     return Check(
@@ -59,4 +67,5 @@ def at_most(
         ok=value is None or value <= limit,
         invalidates=not warning,
         text=text,
+        unit=unit,
     )

@@ -82,7 +82,8 @@ def explain_capacity(
             "from where the passing one stands, a limit is used up before"
         )
     if capacity.phases_used:
-        lines.append(f"needed {capacity.phases_used} phases, {words.span(capacity.measured_s)}")
+        used = words.count(capacity.phases_used, "phase")
+        lines.append(f"needed {used}, {words.span(capacity.measured_s)}")
     return plain("\n".join(lines))
 
 

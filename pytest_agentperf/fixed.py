@@ -35,7 +35,7 @@ async def measure_fixed(
     Raises:
         InvalidPhaseError: a phase cannot be trusted.
     """
-    folder = open_folder(settings, inputs)
+    folder = open_folder(settings, inputs, resumable=False)
     bench = Bench(
         settings=settings,
         models=models,

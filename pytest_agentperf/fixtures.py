@@ -208,13 +208,14 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                 agentperf_settings, session.models, inputs, earlier=earlier
             )
             other = None
-            if agentperf_endpoint_b is not None:
+            if agentperf_endpoint_b is not None and agentperf_settings.gate == "ab":
                 other = await open_.enter_async_context(
                     other_side(
                         agentperf_endpoint_b,
                         inputs,
                         session.models,
                         agentperf_settings,
+                        system=agentperf_system,
                         tell=_line_teller(tell, agentperf_endpoint_b),
                     )
                 )
@@ -224,6 +225,7 @@ async def agentperf(  # noqa: PLR0913, PLR0917 every input is a fixture that may
                 other or inputs,
                 client=client,
                 resumed_from=earlier and earlier.provenance.run,
+                resumable=other is None,
             )
         if client is not None:
             tell(Event(kind="note", model="client", phase=0, agents=0, text=client_said(client)))

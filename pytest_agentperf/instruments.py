@@ -48,10 +48,19 @@ def open_meters(
     if settings.require_power and not any(m.role == "accelerator" for m in meters):
         close_meters(opened)
         raise ConfigError(
-            "--agentperf-require-power: there is no meter of the accelerators; name one by "
-            "--agentperf-meter, as in --agentperf-meter=dcgm:http://HOST:9400/metrics"
+            f"--agentperf-require-power: there is no meter of the accelerators of {info.url}; "
+            f"{_how_to_have_power(settings)}"
         )
     return meters, opened
+
+
+def _how_to_have_power(settings: Settings) -> str:
+    if settings.gate == "ab":  # which refuses a meter that is named
+        return (
+            "leave the option out: --agentperf-gate ab reads the power that each endpoint tells "
+            "itself, and no other meter, of which nothing tells which of the two it reads"
+        )
+    return "name one by --agentperf-meter, as in --agentperf-meter=dcgm:http://HOST:9400/metrics"
 
 
 def close_meters(meters: Sequence[Meter]) -> None:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pytest_agentperf.power import Power
 from pytest_agentperf.system import System
 
-__all__ = ["PER", "Capacity", "Normalized", "declared_power", "joules_per_token", "normalize"]
+__all__ = [
+    "PER",
+    "Capacity",
+    "Normalized",
+    "declared_power",
+    "declared_wall",
+    "joules_per_token",
+    "normalize",
+]
 
 PER: Mapping[str, str] = {
     "per_accelerator": "accelerator",
@@ -190,7 +198,28 @@ def declared_power(power: Power, system: System | None) -> tuple[float | None, s
     """
     declared = system.accelerators if system else None
     if power.mean_w is not None and declared not in {None, power.devices}:
-        return None, f"the meter reads {power.devices} devices, {declared} are declared"
+        devices = "1 device" if power.devices == 1 else f"{power.devices} devices"
+        return None, f"the meter reads {devices}, {declared} are declared"
+    return power.mean_w, power.reason
+
+
+def declared_wall(power: Power, system: System | None) -> tuple[float | None, str | None]:
+    """Return watts at the wall to divide by, or why there are none: of some nodes is of too few.
+
+    Args:
+        power: of the chassis; each device of its meters stands for a node, or for as many as
+            ``devices=`` says.
+        system: ``None`` when no system.yaml was given; then, and where it does not say how many
+            nodes there are, every meter is taken at its word for one system.
+    """
+    if power.mean_w is None or system is None:
+        return power.mean_w, power.reason
+    declared = system.nodes or max(power.devices, system.systems)
+    if declared != power.devices:
+        return None, (
+            f"the chassis meters cover {power.devices} of {declared} nodes that are declared; "
+            "devices=N in --agentperf-meter says how many one covers"
+        )
     return power.mean_w, power.reason
 
 

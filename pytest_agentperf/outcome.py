@@ -103,7 +103,7 @@ def _no_answer(facts: Facts) -> Outcome:
             return _outcome("endpoint down", UNREACHABLE, stopped.partition(": ")[2])
         late = next((reason for reason in reasons if reason.startswith(_CLIENT)), None)
         if late is not None:
-            said = f"{late}; this says nothing of the server"
+            said = f"this says nothing of the server: {late}"
             return _outcome("client too slow", INVALID, said)
     test = facts.unmeasured[0].partition("\n")[0]
     why = f" {facts.invalid[-1][-1]}" if facts.invalid and test.endswith(":") else ""

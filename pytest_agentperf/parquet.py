@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "scheduled_ns": "int64", "sent_ns": "int64", "end_ns": "int64", "connect_ns": "int64",
         "first_byte_ns": "int64", "first_token_ns": "int64", "last_token_ns": "int64",
         "ttft_s": "float64", "e2e_s": "float64", "output_speed_tok_per_s": "float64",
-        "first_chunk_speed_tok_per_s": "float64",
+        "usage_speed_tok_per_s": "float64", "first_chunk_speed_tok_per_s": "float64",
         "isl_tokens": "int32", "osl_tokens": "int32", "reasoning_tokens": "int32",
         "cached_tokens": "int32", "local_osl_tokens": "int32", "local_isl_tokens": "int32",
         "recorded_osl_tokens": "int32", "first_chunk_tokens": "int32",
@@ -139,15 +140,17 @@ def write_tables(
         "agentperf_run": run.bundle.provenance.run,
         "agentperf_bundle_schema": run.bundle.schema,
         "agentperf_bundle_sha256": hashlib.sha256(run.data).hexdigest(),
+        "agentperf_judged_speed": run.bundle.settings.speed,
         "agentperf_exported_by": f"pytest-agentperf {__version__}",
     }
+    makers = _rows(run.bundle.settings.speed)
     tables = {
         name: _Table(folder / f"{name}.parquet", columns, metadata, (arrow, parquet))
         for name, columns in COLUMNS.items()
     }
     try:
         for phase in run.phases():
-            for name, rows in _ROWS.items():
+            for name, rows in makers.items():
                 tables[name].add(rows(phase), _of_phase(phase.result), group_rows)
         counts = {name: table.close() for name, table in tables.items()}
     except BaseException:
@@ -223,15 +226,17 @@ def _of_phase(phase: PhaseResult) -> dict[str, Any]:
 _AS_KEPT = [f.name for f in fields(TurnRecord) if f.name != "token_offsets_us"]
 
 
-def _requests(phase: StoredPhase) -> Iterator[dict[str, Any]]:
+def _requests(phase: StoredPhase, speed: str) -> Iterator[dict[str, Any]]:
+    judged = "first_chunk_speed_tok_per_s" if speed == "first-chunk" else "usage_speed_tok_per_s"
     inside = 0
     for turn in phase.turns:
         row = {name: getattr(turn, name) for name in _AS_KEPT}
         row["in_window"] = phase.window.holds(turn.sent_ns)
         inside += row["in_window"]
         row["ttft_s"], row["e2e_s"] = ttft_s(turn), e2e_s(turn)
-        row["output_speed_tok_per_s"] = output_speed_tok_per_s(turn)
+        row["usage_speed_tok_per_s"] = output_speed_tok_per_s(turn)
         row["first_chunk_speed_tok_per_s"] = first_chunk_speed_tok_per_s(turn)
+        row["output_speed_tok_per_s"] = row[judged]
         row["token_offsets_us"] = np.frombuffer(turn.token_offsets_us, dtype="<u4")
         yield row
     was = phase.result
@@ -314,10 +319,16 @@ def _server(phase: StoredPhase) -> Iterator[dict[str, Any]]:
                 yield {"second": second, "series": series, "value": value}
 
 
-_ROWS: Mapping[str, Callable[[StoredPhase], Iterator[Mapping[str, Any]]]] = {
-    "requests": _requests,
-    "phases": _phases,
-    "verdicts": _verdicts,
-    "timeline": _timeline,
-    "server": _server,
-}
+def _rows(speed: str) -> Mapping[str, Callable[[StoredPhase], Iterator[Mapping[str, Any]]]]:
+    """Return, by table, what makes its rows of a phase.
+
+    Args:
+        speed: which output speed the run judged; in every table ``output_speed`` is that one.
+    """
+    return {
+        "requests": partial(_requests, speed=speed),
+        "phases": _phases,
+        "verdicts": _verdicts,
+        "timeline": _timeline,
+        "server": _server,
+    }

@@ -130,9 +130,10 @@ class PhaseRun:
             LoadError: a load process has died.
         """
         state = self._new_state(agents)
-        place = "in virtual time" if self._clock.jumps else f"on {workers} load processes"
+        loading = words.count(workers, "load process", "load processes")
+        place = "in virtual time" if self._clock.jumps else f"on {loading}"
         kind = ", a short phase" if self._procedure.is_short else ""
-        self._tell.progress("phase-start", f"{agents} agents {place}{kind}")
+        self._tell.progress("phase-start", f"{words.count(agents, 'agent')} {place}{kind}")
         self._metering.begin()
         sampling = [asyncio.create_task(each.go_on()) for each in self._readings]
         try:

@@ -1,13 +1,12 @@
 """Pictures of one phase: what went on second by second, and how its requests were spread."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pytest_agentperf import words
 from pytest_agentperf.bundle import PhaseResult
-from pytest_agentperf.chart import limits_of
 from pytest_agentperf.plots import Limit, Line, Plot, Scale, Tick, bars, nice_ticks, path, ticks
 from pytest_agentperf.profile import Histogram, PhaseProfile
 from pytest_agentperf.serving import COUNTS
@@ -69,6 +68,16 @@ class _Told(_Series):
     """A share as the server told it: without its counts it has no mean over a span to be named."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """A limit, and which tiers have it."""
+
+    value: float
+    who: str
+    what: str
+    """``P90 ≤ 5``."""
+
+
 def phase_charts(
     phase: PhaseResult,
     tiers: Sequence[SLOTier],
@@ -82,25 +91,35 @@ def phase_charts(
 
 
 def _histograms(tiers: Sequence[SLOTier], profile: PhaseProfile) -> Iterator[Plot]:
-    for metric, statistic in (("ttft_s", "p95"), ("output_speed_tok_per_s", "p25")):
+    for metric in ("ttft_s", "output_speed_tok_per_s"):
         histogram: Histogram | None = getattr(profile, metric)
         if histogram is not None and histogram.counts:
-            yield _histogram(metric, f"{metric}.{statistic}", histogram, tiers)
+            yield _histogram(metric, histogram, tiers)
 
 
-def _histogram(metric: str, limited: str, histogram: Histogram, tiers: Sequence[SLOTier]) -> Plot:
-    named = limits_of(limited, tiers)
-    near = {
-        v: names
-        for v, names in named.items()
-        if histogram.low / _NEAR <= v <= histogram.high * _NEAR
-    }
-    far = [f"{', '.join(named[v])} {words.short(v)}" for v in named if v not in near]
-    x = Scale(
-        low=min((histogram.low, *near)) / 1.05, high=max((histogram.high, *near)) * 1.05, log=True
-    )
+def _bounds(metric: str, tiers: Sequence[SLOTier]) -> Sequence[_Bound]:
+    """Return every limit on a metric once, whichever percentile or mean it judges."""
+    named: dict[tuple[float, str], list[str]] = {}
+    for tier in tiers:
+        for limit in tier.limits:
+            if limit.metric == metric:
+                sign = "≥" if limit.higher_is_better else "≤"
+                of = limit.statistic.replace("p", "P")
+                named.setdefault((limit.value, f"{of} {sign}"), []).append(tier.name)
+    return [
+        _Bound(value=value, who=", ".join(names), what=f"{what} {words.short(value)}")
+        for (value, what), names in named.items()
+    ]
+
+
+def _histogram(metric: str, histogram: Histogram, tiers: Sequence[SLOTier]) -> Plot:
+    bounds = _bounds(metric, tiers)
+    near = [b for b in bounds if histogram.low / _NEAR <= b.value <= histogram.high * _NEAR]
+    far = [f"{b.who} {b.what}" for b in bounds if b not in near]
+    edges = [histogram.low, histogram.high, *(b.value for b in near)]
+    x = Scale(low=min(edges) / 1.05, high=max(edges) * 1.05, log=True)
     y = Scale(low=0, high=max(histogram.counts))
-    unit, apart = words.unit(limited), histogram.apart
+    unit, apart = words.unit(metric), histogram.apart
     notes = [f"n = {histogram.n:,}"]
     if apart:
         what = "∞" if metric == "ttft_s" else "0"
@@ -119,22 +138,20 @@ def _histogram(metric: str, limited: str, histogram: Histogram, tiers: Sequence[
         x_ticks=ticks(nice_ticks(x, 5), x),
         y_ticks=ticks([v for v in nice_ticks(y, 4) if v == int(v)], y, down=True),
         bars=bars(histogram.counts, x.share(histogram.low), x.share(histogram.high)),
-        verticals=_verticals(near, limited, x),
+        verticals=_verticals(near, x),
         note="; ".join(notes),
     )
 
 
-def _verticals(near: Mapping[float, Sequence[str]], limited: str, x: Scale) -> tuple[Limit, ...]:
-    sign = "≥" if limited.startswith("output_speed") else "≤"
-    who = limited.rpartition(".")[2].upper()
+def _verticals(near: Sequence[_Bound], x: Scale) -> tuple[Limit, ...]:
     return tuple(
         Limit(
-            at=x.across(value),
+            at=x.across(bound.value),
             label_at=f"{12 + 13 * place}",
-            text=f"{', '.join(near[value])}: {who} {sign} {words.short(value)}",
-            value=value,
+            text=f"{bound.who}: {bound.what}",
+            value=bound.value,
         )
-        for place, value in enumerate(sorted(near))
+        for place, bound in enumerate(sorted(near, key=lambda bound: bound.value))
     )
 
 

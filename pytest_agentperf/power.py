@@ -45,6 +45,7 @@ class Power:
     energy_j: float | None
     devices: int
     samples: int
+    """Readings of all devices in the window, and of each the one before it and the one behind."""
     coverage: float
     """Share of the window that the samples of the worst device tell about."""
     reason: str | None
@@ -141,7 +142,7 @@ def measure_power(
         mean_w=None if energy is None else energy / window.length_s,
         energy_j=energy,
         devices=devices,
-        samples=sum(map(len, used.values())),
+        samples=sum(_told(rows, window) for rows in used.values()),
         coverage=coverage,
         reason=reason,
         largest_gap_s=max((_gap_s(rows, window) for rows in used.values()), default=None),
@@ -242,6 +243,13 @@ def moved_readings(rows: Sequence[Sample]) -> Sequence[Sample]:
     A page that is written every 30 s and read every second would put each step up to 30 s late.
     """
     return [b for a, b in pairwise((None, *rows)) if b and (a is None or b.value != a.value)]
+
+
+def _told(rows: Sequence[Sample], window: Window) -> int:
+    """Count a device's readings in the window, with those that stand next to its edges."""
+    before = sum(row.at_ns < window.start_ns for row in rows)
+    behind = sum(row.at_ns > window.end_ns for row in rows)
+    return len(rows) - max(0, before - 1) - max(0, behind - 1)
 
 
 def _gap_s(rows: Sequence[Sample], window: Window) -> float:

@@ -216,6 +216,7 @@ def open_folder(
     *,
     client: ClientCheck | None = None,
     resumed_from: str | None = None,
+    resumable: bool = True,
 ) -> RunFolder:
     """Make the run's folder with a first bundle in it.
 
@@ -224,6 +225,7 @@ def open_folder(
         inputs: what is measured.
         client: what was seen of our own load processes.
         resumed_from: the earlier run that this one goes on with.
+        resumable: another run can go on with this one.
 
     Raises:
         ConfigError: it cannot be written.
@@ -248,4 +250,4 @@ def open_folder(
         detected=inputs.detected,
         contradictions=inputs.contradictions,
     )
-    return RunFolder(Path(settings.results), bundle)
+    return RunFolder(Path(settings.results), bundle, resumable=resumable)

@@ -32,7 +32,7 @@ class Presence:
         Args:
             endpoint: where load goes.
             settings: how long is waited.
-            go_on: the option by which a later run goes on with this one.
+            go_on: how a later run goes on with this one, or that none can.
             tell: hears notes, with their model.
         """
         self._endpoint = endpoint
@@ -61,7 +61,8 @@ class Presence:
         try:
             waited_s = await await_answer(self._endpoint, spec, client, limit_s=limit_s)
         except EndpointError as down:
-            self._down = EndpointError(f"{down}. Go on with {self._go_on}")
+            said = f"{self._go_on[0].upper()}{self._go_on[1:]}"
+            self._down = EndpointError(f"{down}. {said}")
             raise self._down from None
         self._tell(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
 
@@ -76,7 +77,7 @@ class Presence:
             return None
         self._down = EndpointError(
             f"endpoint {self._endpoint.url} is another server than the run began with: {found}. "
-            f"Numbers of both make no capacity: bring the first one back and go on with "
-            f"{self._go_on}, or start a run of its own"
+            f"Numbers of both make no capacity: start a run of the new one, or bring the first one "
+            f"back: {self._go_on}"
         )
         return found

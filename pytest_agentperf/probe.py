@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from pytest_agentperf.answer import Answer, AnswerReader
@@ -80,13 +81,14 @@ async def await_answer(
         # A small cap may go into hidden thoughts: an empty answer is one.
         if answer.error is None or answer.finished:
             return waited_s
-        if waited_s + _EVERY_S > limit_s:
+        if waited_s >= limit_s:
             raise EndpointError(
                 f"endpoint {info.url} went away and did not answer for {waited_s:.0f} s: "
                 f"{redact(answer.error)}; look at the server, or wait longer with "
                 "--agentperf-max-down-s"
             )
-        await _in_time_of(info, lambda: asyncio.sleep(_EVERY_S))
+        pause_s = min(_EVERY_S, limit_s - waited_s)
+        await _in_time_of(info, partial(asyncio.sleep, pause_s))
 
 
 async def _in_time_of(info: EndpointInfo, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

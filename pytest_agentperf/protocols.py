@@ -1,4 +1,4 @@
-"""What an endpoint, an importer and a meter are, and how one is found by name."""
+"""What an endpoint and a meter are, and how one is found by name."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,12 @@ from pytest_agentperf.observed import Observed
 from pytest_agentperf.records import ClockOffset, RawAnswer, Role, Sample
 from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.system import System
-from pytest_agentperf.trajectory import Dataset
 from pytest_agentperf.wire import Body
 
 __all__ = [
     "Connection",
     "EndpointInfo",
     "Gauges",
-    "Importer",
     "InProcess",
     "Meter",
     "ReadingError",
@@ -109,18 +107,6 @@ class InProcess(Protocol):
 
         What it raises is raised here. When the awaiting task is cancelled the coroutine is too, and
         has ended when that is raised.
-        """
-        ...
-
-
-class Importer(Protocol):
-    """Turn a source on disk into a dataset."""
-
-    def __call__(self, source: str) -> Dataset | None:
-        """Return the dataset, or ``None`` when the source is not of this format.
-
-        Raises:
-            ConfigError: the source is of this format but broken; names file, line and field.
         """
         ...
 

@@ -30,13 +30,19 @@ class RunFolder:
     """The folder of one run."""
 
     def __init__(
-        self, results: Path, bundle: Bundle, *, most_log_bytes: int = _MOST_LOG_BYTES
+        self,
+        results: Path,
+        bundle: Bundle,
+        *,
+        resumable: bool = True,
+        most_log_bytes: int = _MOST_LOG_BYTES,
     ) -> None:
         """Make the folder and write a first bundle.
 
         Args:
             results: the folder of results.
-            bundle: what is known before the first phase.
+            bundle: of the run.
+            resumable: ``--agentperf-resume`` can take it; not a run of turns or of repeats.
             most_log_bytes: of one file of requests.
 
         Raises:
@@ -52,9 +58,17 @@ class RunFolder:
             ) from failed
         self._logs = 1
         self._most_log_bytes = most_log_bytes
+        self._resumable = resumable
         self._encode = msgspec.json.Encoder().encode
         self.bundle = bundle
         self.save()
+
+    @property
+    def how_to_go_on(self) -> str:
+        """Return, in words, what to do once what broke the run off is mended."""
+        if not self._resumable:
+            return "measure anew: a part of turns or repeats is no answer"
+        return f"go on with --agentperf-resume={self.bundle.provenance.run}"
 
     def turns(self, phase: int, turns: Iterable[TurnRecord]) -> None:
         """Write requests that have ended, a line each."""
@@ -107,8 +121,8 @@ class RunFolder:
             yield
         except OSError as failed:
             raise StorageError(
-                f"results cannot be written to {self.path}: {failed}; make room, and go on with "
-                f"--agentperf-resume={self.bundle.provenance.run}"
+                f"results cannot be written to {self.path}: {failed}; make room, and "
+                f"{self.how_to_go_on}"
             ) from failed
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from pytest_agentperf.places import parse_places
 from pytest_agentperf.user_info import refuse_user_info
 
 __all__ = [
+    "FULL_CPU_RATIO",
     "LEAST_PAIRS",
     "SMOKE",
     "Settings",
@@ -19,6 +20,9 @@ __all__ = [
     "option_name",
     "parse_value",
 ]
+
+FULL_CPU_RATIO = 0.8
+"""Share of a core (0-1) that a load process may use in a valid phase."""
 
 Value = str | int | float | bool | None | tuple[str, ...]
 
@@ -197,7 +201,7 @@ class Settings:
 
     max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which: invalid, s")
     max_loop_lag_p99_s: float = _knob(0.005, "client event-loop lag, P99, above which: invalid, s")
-    max_cpu_ratio: float = _knob(0.8, "CPU of a load process above which: invalid (0-1)")
+    max_cpu_ratio: float = _knob(FULL_CPU_RATIO, "CPU of a load process above which: invalid (0-1)")
     plan: bool = _knob(
         default=False,
         text="print which phases the tests would ask for, how long they take and what they send; "

@@ -63,9 +63,10 @@ def _unfinished(bundle: Bundle) -> Sequence[str]:
 
 def _time_line(bundle: Bundle) -> str:
     usd = bundle.system_usd
-    cost = "" if usd is None else f", {usd:,.0f} $ at the declared price"
+    cost = "" if usd is None else f", ${usd:,.2f} at the declared price"
     return (
-        f"Time on the system: {words.span(bundle.system_s)} for {len(bundle.phases)} phases{cost}"
+        f"Time on the system: {words.span(bundle.system_s)} for "
+        f"{words.count(len(bundle.phases), 'phase')}{cost}"
     )
 
 

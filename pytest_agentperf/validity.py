@@ -54,8 +54,8 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
     p95, p99 = (max(float(np.percentile(lag, q)) for lag in lags) for q in (95, 99))
     late = "the load generator was late itself: give it more cores or --agentperf-workers"
     return (
-        at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late),
-        at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late),
+        at_most("client loop lag p95", p95, marks.max_loop_lag_p95_s, late, unit="s"),
+        at_most("client loop lag p99", p99, marks.max_loop_lag_p99_s, late, unit="s"),
         at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late),
         *_clocks(health.hosts),
         _read_lag(health),
@@ -86,6 +86,7 @@ def _read_lag(health: ClientHealth) -> Check:
         + ("their times are the kernel's, but tokens merge: " if not ours else "")
         + "give it more cores or --agentperf-workers",
         warning=ours <= _FEW * theirs,
+        unit="s",
     )
 
 
@@ -99,6 +100,7 @@ def _clocks(hosts: Sequence[HostHealth]) -> tuple[Check, ...]:
             name="clock alignment",
             value=worst.clock_error_s,
             limit=_FAIR_CLOCK_S,
+            unit="s",
             ok=worst.clock_error_s <= _FAIR_CLOCK_S,
             invalidates=worst.clock_error_s > _MOST_CLOCK_S,
             text=f"the clock of node {worst.name} may have been {worst.clock_error_s * 1e3:.1f} ms "
@@ -147,6 +149,7 @@ def _load(measurement: Measurement, metrics: Metrics, marks: Marks) -> tuple[Che
             max(_MOST_SLIP_S, marks.max_loop_lag_p99_s),
             "requests were sent later than the agents meant to: the load generator, or connecting, "
             "was slow",
+            unit="s",
         ),
         at_most(
             "agents of another phase",

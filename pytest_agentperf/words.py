@@ -8,6 +8,7 @@ from pytest_agentperf.slo import Finding, Limit, Verdict
 __all__ = [
     "apart",
     "bound",
+    "count",
     "exact",
     "host",
     "low_to_high",
@@ -42,6 +43,11 @@ def number(value: float | None) -> str:
     if abs(value) < 1:
         return f"{value:.3g}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 three digits
+
+
+def count(many: int, one: str, several: str | None = None) -> str:
+    """Write how many of something; its noun takes an ``s`` for several if nothing else is given."""
+    return f"{many:,} {one if many == 1 else several or f'{one}s'}"
 
 
 def low_to_high(low: int | None, high: int | None) -> str:

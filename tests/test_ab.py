@@ -13,10 +13,11 @@ from pytest_agentperf.bench import Inputs, Models
 from pytest_agentperf.bundle import read_bundle
 from pytest_agentperf.change import ENERGY
 from pytest_agentperf.detected import Fact
-from pytest_agentperf.errors import EndpointError, HoursOverError
+from pytest_agentperf.errors import ConfigError, EndpointError, HoursOverError
 from pytest_agentperf.events import Event
 from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
+from pytest_agentperf.instruments import open_meters
 from pytest_agentperf.preflight import open_folder, with_facts
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.run_records import RunRecords
@@ -134,16 +135,37 @@ def test_the_seed_of_a_turn_that_broke_off_serves_no_other(
 ) -> None:
     _, end, _, _ = sides
     end.down_s = [(80.0, inf)]
-    turns, folder = begin(max_down_s=10.0)
-    with pytest.raises(EndpointError):
+    turns, folder = begin(max_down_s=9.0)
+    with pytest.raises(EndpointError, match=r"for 9 s: .* Measure anew: a part of t") as down:
         asyncio.run(turns.capacity(TIER))
+    assert "--agentperf-resume" not in str(down.value)  # which turns refuse
     end.down_s = []
     assert asyncio.run(turns.capacity(TIER)).status == "at-limit"
     bundles = [read_bundle(p.read_bytes(), "b") for p in tmp_path.glob("*/bundle.json")]
     own = folder.bundle.provenance.run
-    seeds = [b.settings.seed for b in bundles if b.provenance.run != own]
+    of_turns = [b for b in bundles if b.provenance.run != own]
+    seeds = [b.settings.seed for b in of_turns]
     # The broken pair's, and both turns of each of the four others.
     assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    # Nor does the number of its phase.
+    assert sorted(p.number for b in of_turns for p in b.phases) == [*range(1, 11)]
+
+
+def test_a_turn_that_broke_off_counts_among_the_hours(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs],
+    begin: Callable[..., tuple[Turns, RunFolder]],
+    tmp_path: Path,
+) -> None:
+    # A takes some 125 s; B is away from its second 80, and waited for until 90 at least.
+    sides[1].down_s = [(80.0, inf)]
+    turns, _ = begin(max_down_s=10.0, max_hours=200 / 3600)
+    with pytest.raises(EndpointError):
+        asyncio.run(turns.capacity(TIER))
+    before = set(tmp_path.glob("*"))
+    sides[1].down_s = []
+    with pytest.raises(HoursOverError):
+        asyncio.run(turns.capacity(TIER))
+    assert set(tmp_path.glob("*")) == before
 
 
 def test_energy_that_one_endpoint_does_not_tell_is_not_compared(
@@ -177,7 +199,7 @@ def test_the_other_endpoint_tells_its_own_version(
 
     async def seen() -> Inputs:
         settings = _settings(tmp_path)
-        async with other_side(other, a, models, settings, tell=_unread) as b:
+        async with other_side(other, a, models, settings, system=system, tell=_unread) as b:
             return b
 
     b = asyncio.run(seen())
@@ -199,3 +221,43 @@ def test_what_was_seen_of_a_phase_is_found_in_the_run_that_measured_it(
     assert [p.number for p in phases] == [2, 3, 6, 7]
     seen = [records.profile(phase) for phase in phases]
     assert all(one is not None and one.ttft_s is not None for one in seen)
+
+
+def test_power_that_is_required_is_not_sought_by_a_meter_that_is_refused(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    _, _, a, b = sides
+    silent = replace(b.endpoint, url="http://b/v1", meter=None, simulated=False)
+    in_turns = {"baseline": "before", "gate": "ab", "endpoint_b": "http://b/v1"}
+    settings = replace(_settings(tmp_path), require_power=True, **in_turns)
+    models = Models(specs={"m": SPEC}, published={})
+
+    async def seen() -> None:
+        async with other_side(silent, a, models, settings, system=None, tell=_unread):
+            pass
+
+    with pytest.raises(ConfigError, match=r"accelerators of http://b/v1; leave the option") as said:
+        asyncio.run(seen())
+    assert "--agentperf-meter" not in str(said.value)
+    with pytest.raises(ConfigError, match="name one by --agentperf-meter"):
+        open_meters(replace(settings, gate="search", meter=("none",)), silent)
+
+
+def test_two_that_are_simulated_know_each_their_own_system(
+    sides: tuple[Scripted, Scripted, Inputs, Inputs], tmp_path: Path
+) -> None:
+    one, other = (
+        System(name=f"{count} accelerators", accelerator="H200", accelerators=count)
+        for count in (8, 16)
+    )
+    a = replace(sides[2], system=one)
+    end = replace(sides[3].endpoint, system=other)
+    models = Models(specs={"m": SPEC}, published={})
+
+    async def seen(declared: System | None) -> System | None:
+        settings = _settings(tmp_path)
+        async with other_side(end, a, models, settings, system=declared, tell=_unread) as b:
+            return b.system
+
+    assert asyncio.run(seen(None)) == other
+    assert asyncio.run(seen(one)) == one

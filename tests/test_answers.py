@@ -12,6 +12,7 @@ from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.power import MeterPower, Power
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import Limit, SLOTier, judge
+from pytest_agentperf.system import System
 from tests.phases import metrics, request
 
 TIER = SLOTier(
@@ -99,3 +100,8 @@ def test_a_capacity_has_figures_at_the_wall_by_the_meters_of_the_chassis():
     assert (found.agents, found.wall_power_w) == (8, 2500.0)
     assert found.per.per_megawatt_wall == 8 / 0.0025
     assert found.per.per_megawatt is None
+    # Two nodes: half of their power would double their agents a megawatt.
+    two = System(name="s", accelerator="a", accelerators=16, nodes=2)
+    found = capacity_of((passes, phase(2, late(9, 9.0))), TIER, SETTINGS, two)
+    assert (found.wall_power_w, found.per.per_megawatt_wall) == (None, None)
+    assert "cover 1 of 2 nodes" in found.per.missing["per_megawatt_wall"]

@@ -5,6 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pytest_agentperf.change import (
+    CAPACITY,
+    ENERGY,
+    REUSE,
+    SPEED,
+    THROUGHPUT,
+    TTFT,
+    Figure,
+)
 from pytest_agentperf.checks import Check
 from pytest_agentperf.gate import Gate, end, tell
 from pytest_agentperf.gate_text import comparison_table, properties
@@ -128,3 +139,11 @@ def test_properties_of_a_test() -> None:
     assert said["agentperf_status"] == "found"
     assert str(said["agentperf_gate_capacity"]).startswith("unchanged: capacity of slo-1 35 -> 35")
     assert str(said["agentperf_gate_ttft_s.p95"]).startswith("unchanged: P95 TTFT at 35 agents")
+
+
+@pytest.mark.parametrize(
+    "figure", [CAPACITY, SPEED, TTFT, THROUGHPUT, REUSE, ENERGY], ids=lambda f: f.name
+)
+def test_the_red_session_on_the_page_has_a_row_of_every_figure(figure: Figure) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gate.md").read_text("utf-8")
+    assert f"\n│ {figure.title}, {figure.unit} " in page

@@ -96,6 +96,8 @@ def test_ipmi_reads_the_chassis_of_this_machine(program: Program) -> None:
     (sample,) = meter.sample()
     assert (sample.series, sample.unit, sample.value) == ("chassis", "W", 6120.0)
     assert meter.role == "chassis"
+    assert [d.get("count", 1) for d in meter.devices] == [1]
+    assert [d.get("count", 1) for d in ipmi.connect("ipmi?devices=2").devices] == [2]
 
 
 def test_ipmi_hands_user_and_password_on_without_showing_them(

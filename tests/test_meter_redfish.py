@@ -92,7 +92,8 @@ def test_the_older_power_page_is_read_where_there_is_no_newer(
     server: PageServer, service: Service
 ) -> None:
     del service.pages[f"{ROOT}/Chassis/1U/EnvironmentMetrics"]
-    meter = connect(f"redfish:{server.url}{ROOT}/")
+    meter = connect(f"redfish:{server.url}{ROOT}/?devices=2")
+    assert [d.get("count", 1) for d in meter.devices] == [2]
     # The first control is the whole chassis; its processors are a part of it.
     assert [(s.series, s.value) for s in meter.sample()] == [("Chassis/1U/Power", 6012.0)]
     meter.close()

@@ -2,7 +2,14 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf.normalize import Capacity, Normalized, joules_per_token, normalize
+from pytest_agentperf.normalize import (
+    Capacity,
+    Normalized,
+    declared_wall,
+    joules_per_token,
+    normalize,
+)
+from pytest_agentperf.power import Power
 from pytest_agentperf.system import System
 
 NOTHING = normalize(0, None, mean_power_w=None, power_reason=None)
@@ -69,6 +76,27 @@ def test_a_chassis_meter_that_failed_says_why():
     )
     assert found.per_megawatt_wall is None
     assert found.missing["per_megawatt_wall"] == "readings cover 71 %"
+
+
+@pytest.mark.parametrize(
+    ("covered", "declared", "watts"),
+    [
+        (1, {}, 2500.0),
+        (2, {}, 2500.0),  # nothing says how many nodes one system has
+        (1, {"systems": 2}, None),  # but each has one
+        (1, {"nodes": 2}, None),
+        (2, {"nodes": 2}, 2500.0),
+        (2, {"nodes": 1}, None),
+    ],
+)
+def test_the_wall_is_divided_by_where_the_meters_cover_every_node(
+    covered: int, declared: dict[str, int], watts: float | None
+):
+    draw = Power(
+        mean_w=2500.0, energy_j=25_000.0, devices=covered, samples=9, coverage=1.0, reason=None
+    )
+    assert declared_wall(draw, system(16, **declared))[0] == watts
+    assert declared_wall(draw, None) == (2500.0, None)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
         (
             Facts(unmeasured=["INVALID"], invalid=[[LATE]]),
             10,
-            f"CLIENT TOO SLOW: {LATE}; this says",
+            f"CLIENT TOO SLOW: this says nothing of the server: {LATE}",
         ),
         (
             Facts(unmeasured=["INVALID"], invalid=[[STOPPED]]),

@@ -106,6 +106,22 @@ def test_what_a_tokenizer_counted_stands_with_its_requests(run: Path, tmp_path: 
     assert {r["local_osl_tokens"] for r in rows[4:]} == {None}
 
 
+@pytest.mark.parametrize(("speed", "judged"), [("usage", 20.0), ("first-chunk", 19.0)])
+def test_output_speed_is_the_one_that_was_judged(
+    run: Path, tmp_path: Path, speed: str, judged: float
+) -> None:
+    stored = open_run(run)
+    settings = replace(stored.bundle.settings, speed=speed)
+    write_tables(replace(stored, bundle=replace(stored.bundle, settings=settings)), tmp_path)
+    first = table(tmp_path, "requests")[0]
+    # In the 2 s after the first token: 40 of 41, and 38 where its chunk brought 3.
+    assert first["usage_speed_tok_per_s"] == 20.0
+    assert first["first_chunk_speed_tok_per_s"] == 19.0
+    assert first["output_speed_tok_per_s"] == judged
+    metadata = pq.read_schema(tmp_path / "requests.parquet").metadata
+    assert metadata[b"agentperf_judged_speed"] == speed.encode()
+
+
 def test_a_check_of_tokens_stands_in_columns_of_its_own(tmp_path: Path) -> None:
     bundle = example_bundle()
     ratios = Ratios(n=7, p05=0.9, p50=1.0, p95=1.25, pooled=1.125)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pytest_agentperf.phase_charts import phase_charts
 from pytest_agentperf.plots import Plot
 from pytest_agentperf.profile import Histogram, PhaseProfile
+from pytest_agentperf.slo import Limit, SLOTier
 from pytest_agentperf.timeline import Timeline
 from tests.bundles import GPT, example_bundle
 
@@ -135,4 +136,24 @@ def test_limits_near_the_values_are_drawn_and_far_ones_named():
         "histogram.ttft_s"
     ]
     assert plot.verticals == ()
-    assert plot.note == "n = 4; limits outside it: slo-1 5, slo-2 3, slo-3 2, slo-4 1 s"
+    assert (
+        plot.note
+        == "n = 4; limits outside it: slo-1 P95 ≤ 5, slo-2 P95 ≤ 3, slo-3 P95 ≤ 2, slo-4 P95 ≤ 1 s"
+    )
+
+
+def test_a_limit_on_any_percentile_is_drawn():
+    # As rescored: MLPerf's P90 beside the published P95, both at 2 s.
+    mlperf = SLOTier(
+        model="m", name="mlperf", limits=(Limit(metric="ttft_s", statistic="p90", value=2.0),)
+    )
+    speed = Limit(metric="output_speed_tok_per_s", statistic="p10", value=30.0)
+    strict = replace(mlperf, name="strict", limits=(*mlperf.limits, speed))
+    histogram = Histogram(low=0.5, high=40.0, counts=(3, 0, 1), apart=0)
+    profile = PhaseProfile(ttft_s=histogram, output_speed_tok_per_s=histogram, by={})
+    tiers = (GPT.tiers[2], mlperf, strict)
+    plots = {plot.name: plot for plot in phase_charts(PHASE, tiers, None, profile)}
+    drawn = [line.text for line in plots["histogram.ttft_s"].verticals]
+    assert drawn == ["slo-3: P95 ≤ 2", "mlperf, strict: P90 ≤ 2"]
+    (line,) = plots["histogram.output_speed_tok_per_s"].verticals
+    assert (line.text, line.value) == ("strict: P10 ≥ 30", 30.0)

@@ -182,7 +182,7 @@ def test_the_last_digits_of_another_build_are_no_other_judgement(
 def test_a_check_of_another_version_makes_a_phase_invalid_still(copy: Path, tmp_path: Path) -> None:
     stepped = {
         "name": "clock stepped", "value": None, "limit": None, "ok": False, "invalidates": True,
-        "text": "the wall clock stepped",
+        "text": "the wall clock stepped", "unit": "",
     }  # fmt: skip
 
     def change(bundle: dict[str, Any]) -> None:

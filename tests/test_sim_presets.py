@@ -14,9 +14,9 @@ import pytest
 from pytest_agentperf.sim.config import EngineConfig
 from pytest_agentperf.sim.presets import (
     ACCELERATORS,
+    DEPLOYMENTS,
     MODELS,
     preset,
-    preset_names,
     preset_system,
 )
 from pytest_agentperf.sim.roofline import Batch, Roofline
@@ -28,7 +28,7 @@ FRESH_TOKENS = 1_200
 MEAN_TTFT_S = 5.0
 """About what a P95 of 10 s leaves the mean."""
 
-NAMES = preset_names()
+NAMES = tuple(DEPLOYMENTS)
 
 
 def accepted_tokens(config: EngineConfig) -> float:

@@ -24,10 +24,12 @@ _STATE = re.compile(r"Power reading state is:\s*(\S+)")
 def connect(text: str) -> Meter:
     """Ask once: ``ipmi`` for this machine, ``ipmi:HOST`` for a BMC over the network.
 
+    ``devices``: how many nodes it is the power of, one without it.
+
     Raises:
         ConfigError: there is no ipmitool, the BMC does not answer, or it tells no power.
     """
-    address = read_address(text, ())
+    address = read_address(text, ("devices",))
     address.refuse_credentials()
     meter = IpmiMeter(address)
     try:
@@ -38,6 +40,11 @@ def connect(text: str) -> Meter:
             f"{PASSWORD_VARIABLE} in the environment"
         ) from failed
     return meter
+
+
+def _count(address: MeterAddress) -> Mapping[str, int]:
+    count = address.count("devices", 1)
+    return {} if count == 1 else {"count": count}
 
 
 class IpmiMeter:
@@ -59,7 +66,7 @@ class IpmiMeter:
             "ipmitool", *(remote if address.target else ()), "dcmi", "power", "reading",
         )  # fmt: skip
         self.devices: Sequence[Mapping[str, Any]] = [
-            {"series": self._series, "source": "DCMI power reading"}
+            {"series": self._series, "source": "DCMI power reading", **_count(address)}
         ]
 
     def sample(self) -> Sequence[Sample]:

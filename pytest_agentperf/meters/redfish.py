@@ -38,10 +38,12 @@ class _Source:
 def connect(text: str) -> Meter:
     """Find what tells the chassis' power: ``redfish:https://BMC/redfish/v1/[Chassis/ID]``.
 
+    ``devices``: how many nodes it is the power of; without it, as many as it tells powers.
+
     Raises:
         ConfigError: nothing answers, no chassis tells its power, or several do.
     """
-    address = read_address(text, ("verify",))
+    address = read_address(text, ("verify", "devices"))
     url = address.url("redfish:https://BMC/redfish/v1/Chassis/1")
     source = HttpSource(
         address,
@@ -72,8 +74,16 @@ class RedfishMeter:
         self.period_s = address.period_s(_PERIOD_S)
         self._source = source
         self._read = read
+        count = address.count("devices", len(read))
+        rest = {} if count == len(read) else {"count": count - len(read) + 1}
         self.devices: Sequence[Mapping[str, Any]] = [
-            {"series": each.series, "url": each.url, "source": "power samples"} for each in read
+            {
+                "series": each.series,
+                "url": each.url,
+                "source": "power samples",
+                **({} if place else rest),
+            }
+            for place, each in enumerate(read)
         ]
 
     def sample(self) -> Sequence[Sample]:

@@ -14,11 +14,10 @@ import msgspec
 from pytest_agentperf.api_key import keyless_environment
 from pytest_agentperf.errors import LoadError
 from pytest_agentperf.selfcheck.nullclient import Point
+from pytest_agentperf.settings import FULL_CPU_RATIO
 
 __all__ = ["Carries", "carries", "certificate", "climb", "measure", "null_server"]
 
-_FULL = 0.8
-"""Share of a core that a load process may use in a valid phase."""
 _STEP = 2
 _LIMIT_S = 0.010
 _GRACE_S = 60.0
@@ -30,7 +29,7 @@ class Carries:
 
     cpu_us_per_token: float
     tok_per_s: float
-    """By CPU: at 80 % of a core."""
+    """By CPU: as full as is valid."""
     within_1_ms_tok_per_s: float
     """The greatest load measured at which P95 TTFT is wrong by at most so much; 0 for none."""
     within_10_ms_tok_per_s: float
@@ -138,7 +137,7 @@ def carries(points: Sequence[Point]) -> Carries:
 
     return Carries(
         cpu_us_per_token=cpu_s_per_token * 1e6,
-        tok_per_s=_FULL / cpu_s_per_token,
+        tok_per_s=FULL_CPU_RATIO / cpu_s_per_token,
         within_1_ms_tok_per_s=within(0.001),
         within_10_ms_tok_per_s=within(_LIMIT_S),
     )

@@ -19,7 +19,6 @@ __all__ = [
     "ModelFacts",
     "PresetSystem",
     "preset",
-    "preset_names",
     "preset_system",
 ]
 
@@ -308,11 +307,6 @@ _SYSTEMS = {
         price_usd_per_hour=None,
     ),
 }  # fmt: skip
-
-
-def preset_names() -> tuple[str, ...]:
-    """Return the names that ``preset`` knows."""
-    return tuple(DEPLOYMENTS)
 
 
 def preset(name: str) -> EngineConfig:

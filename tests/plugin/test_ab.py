@@ -79,6 +79,14 @@ def test_an_endpoint_that_is_3_percent_slower_is_found(
     assert '<property name="agentperf_gate_output_speed_tok_per_s.p25" value="regressed' in entry
 
 
+def test_an_endpoint_b_of_the_project_is_left_alone_where_none_is_asked_for(
+    two_endpoints: pytest.Pytester,
+) -> None:
+    result = two_endpoints.runpytest_subprocess(*SHORT)
+    assert result.ret == 0
+    assert result.outlines[-1] == "PASSED: every tier carries what was asked"
+
+
 def test_two_that_are_the_same_pass(two_endpoints: pytest.Pytester, before: Path) -> None:
     result = _run(two_endpoints, before)
     result.assert_outcomes(passed=1)

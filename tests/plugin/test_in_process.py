@@ -78,7 +78,7 @@ def test_a_preset_plans_a_run_and_says_that_it_did(project: pytest.Pytester) -> 
         [
             "*deepseek-v4-pro: capacity*",
             "*rules not met:*measured on a real system*",
-            "Time on the system: * s for 1 phases, 0 $ at the declared price",
+            "Time on the system: * s for 1 phase, $0.?? at the declared price",
             "SIMULATED: a plan for such a system, not a measurement of one.",
         ]
     )
