@@ -64,6 +64,8 @@ def run(
         before = page(url)
         text = _measure(url, model, folder)
         after = page(url)
+    for name, what in {"said": text, "before": before, "after": after}.items():
+        (folder / f"{name}.txt").write_text(what, "utf-8")
     (path,) = (folder / "results").glob("*")
     return Run(
         server=request.param,
@@ -106,6 +108,16 @@ def _measure(url: str, model: Path, folder: Path) -> str:
         check=False,
     )
     return done.stdout
+
+
+def test_the_preflight_finds_what_a_run_needs(run: Run) -> None:
+    (seen,) = run.bundle.provenance.observed
+    missing = {line.name for line in seen.lines if line.state != "ok"}
+    # LiteLLM does not tell how long the context behind it is.
+    assert missing == ({"context"} if run.server == "litellm" else set()), run.text
+    field = "reasoning" if run.server == "vllm" else "reasoning_content"
+    assert seen.dialect.reasoning_fields == (field,)
+    assert (seen.dialect.usage, seen.dialect.tool_calls) == ("its own event", "pieces")
 
 
 def test_every_tier_has_its_capacity(run: Run) -> None:
