@@ -13,7 +13,7 @@ from pytest_agentperf.dialect import Dialect
 from pytest_agentperf.errors import EndpointError
 from pytest_agentperf.observed import Line, Observed
 from pytest_agentperf.preflight import connect_checked
-from pytest_agentperf.probe import await_answer
+from pytest_agentperf.revival import await_answer
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.sim.launch import connect, connect_virtual
 from pytest_agentperf.slo import ModelSpec
