@@ -110,7 +110,7 @@ class Readiness:
     def _canary(self, spec: ModelSpec) -> Canary:
         async def ask() -> float | None:
             client = self._settings.client
-            return (await say_hello(self._endpoint, spec, client, limit_s=_CANARY_S)).ttft_s
+            return (await say_hello(self._endpoint, spec, client, limit_s=_CANARY_S)).answered_s
 
         return ask
 
