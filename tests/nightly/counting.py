@@ -56,7 +56,9 @@ def _missed(lengths: list[int], factor: float) -> list[str]:
 
 def _counter(reference: str) -> Counter:
     if reference.endswith("tokenizer.json"):
-        read = Tokenizer.from_file(reference)
+        # Without marks: a later version has some that are text to ours, as "<think>" in a source.
+        data = json.loads(Path(reference).read_text("utf-8"))
+        read = Tokenizer.from_str(json.dumps(data | {"added_tokens": []}))
         return lambda text: len(read.encode(text, add_special_tokens=False).ids)
     tiktoken: Any = importlib.import_module("tiktoken")
     if reference == "o200k_harmony":
