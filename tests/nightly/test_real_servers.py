@@ -188,4 +188,4 @@ def test_vllm_s_own_histograms_tell_the_same(run: Run) -> None:
     # Ours holds the way to the server and back, what it does before it starts to count, and one
     # step more: its first token is a mark that it does not send.
     assert 1 <= ttft["ours_mean_s"] / ttft["theirs_mean_s"] < 1.5
-    assert itl["ours_mean_s"] / itl["theirs_mean_s"] == pytest.approx(1, abs=0.1)
+    assert itl["ours_mean_s"] / itl["theirs_mean_s"] == pytest.approx(1, abs=0.15)
