@@ -194,10 +194,10 @@ def test_a_real_stream_says_what_plain_json_says(page: Page):
     """Against a reader of ten lines that knows nothing of ours."""
     lines = body_of(page.file).decode().splitlines()
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    deltas: list[Any] = [choice["delta"] for event in events for choice in event["choices"]]
     reasoning = [d.get("reasoning") or d.get("reasoning_content") or "" for d in deltas]
     content = [d.get("content") or "" for d in deltas]
-    called = [c["function"] for d in deltas for c in d.get("tool_calls") or []]
+    called: list[Any] = [c["function"] for d in deltas for c in d.get("tool_calls", ())]
     call = [function.get(k) or "" for k in ("name", "arguments") for function in called]
     (told,) = [event["usage"] for event in events if event.get("usage")]
     answer = read([body_of(page.file)])
