@@ -36,12 +36,12 @@ from pytest_agentperf.orders import Setup
 from pytest_agentperf.phase import Listeners, PhaseRun
 from pytest_agentperf.places import parse_places
 from pytest_agentperf.pool import Pool
-from pytest_agentperf.probe import await_answer
 from pytest_agentperf.procedure import Procedure, full_phase
 from pytest_agentperf.profile import profile
 from pytest_agentperf.readiness import Readiness
 from pytest_agentperf.readings import Metering, make_readings
 from pytest_agentperf.records import Measurement
+from pytest_agentperf.revival import await_answer
 from pytest_agentperf.room import worker_count
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import Settings
@@ -166,6 +166,9 @@ class Bench:
                 f"{len(own)} valid phases of run {run.provenance.run} are taken over, "
                 f"{words.span(sum(p.duration_s for p in own))} on the system",
             )
+        self._readiness.warm_ups = tuple(
+            replace(w, sent_in=w.sent_in or run.provenance.run) for w in run.warm_ups
+        )
         self._folder.update(idle=run.idle)
         self._phases = max((p.number for p in run.phases), default=0)
         if self._clock.jumps:
