@@ -11,10 +11,11 @@ PACKAGES_loop := aiohttp uvloop
 PACKAGES_aiperf := aiperf
 PACKAGES_guidellm := guidellm
 
-.PHONY: help demo test check audit dist sbom bench bench-peers clean
+.PHONY: help demo test nightly check audit dist sbom bench bench-peers clean
 help:
 	@echo "make demo   find the capacity of the embedded simulator (about 2 minutes), write a report"
 	@echo "make test   run all tests, real servers and browser included"
+	@echo "make nightly  install and measure vLLM, LiteLLM and llama.cpp, count by real tokenizers (3.4 GB)"
 	@echo "make check  format, lint, types, layers, unsafe calls, known vulnerabilities"
 	@echo "make audit  known vulnerabilities of the pinned packages alone"
 	@echo "make dist   wheel, sdist, and the SBOM of what they bring (CycloneDX), in dist/"
@@ -50,6 +51,9 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --show-missing
+
+nightly: $(VENV)/.test
+	$(BIN)/python -m pytest -m nightly tests/nightly
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

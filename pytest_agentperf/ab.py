@@ -231,8 +231,12 @@ class Turns:
         known = self._folder.bundle
         models = {m.spec.model: m for m in (*known.models, *run.models)}
         kept = [replace(phase, measured_in=run.provenance.run) for phase in run.phases]
+        warm_ups = [replace(warm_up, sent_in=run.provenance.run) for warm_up in run.warm_ups]
         self._folder.update(
-            models=tuple(models.values()), phases=(*known.phases, *kept), idle=run.idle
+            models=tuple(models.values()),
+            phases=(*known.phases, *kept),
+            warm_ups=(*known.warm_ups, *warm_ups),
+            idle=run.idle,
         )
 
     def _heard(self, event: Event) -> None:

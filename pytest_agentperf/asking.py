@@ -16,6 +16,7 @@ from pytest_agentperf.ledger import max_tokens
 from pytest_agentperf.observe import observe
 from pytest_agentperf.observed import Line, Needs, Observed
 from pytest_agentperf.plan import Demands, demands
+from pytest_agentperf.probes import Probes, Seen
 from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.records import RawAnswer
 from pytest_agentperf.settings import Settings
@@ -23,7 +24,7 @@ from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.tokens import LocalTokenizer
 from pytest_agentperf.trajectory import Dataset
 
-__all__ = ["Asker", "needs_of", "observe_model", "observe_models"]
+__all__ = ["Asker", "needs_of", "observe_model", "observe_models", "say_hello"]
 
 _FIRST_S = 60.0
 """A server may have to load what the first request needs."""
@@ -115,6 +116,13 @@ def _has_token(raw: RawAnswer) -> bool:
     for at_ns, data in raw.reads:
         reader.feed(at_ns, data)
     return reader.first_token_ns is not None
+
+
+async def say_hello(info: EndpointInfo, spec: ModelSpec, client: str, *, limit_s: float) -> Seen:
+    """Send one small request outside any phase, as the load would, on a connection of its own."""
+    asker = Asker(info, client, first_s=limit_s)
+    field = info.dialect(spec.model).max_tokens_field
+    return await Probes(asker, spec, key="hello", max_tokens_field=field).hello()
 
 
 def needs_of(

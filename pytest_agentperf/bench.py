@@ -162,6 +162,9 @@ class Bench:
                 f"{len(own)} valid phases of run {run.provenance.run} are taken over, "
                 f"{words.span(sum(p.duration_s for p in own))} on the system",
             )
+        self._readiness.warm_ups = tuple(
+            replace(w, sent_in=w.sent_in or run.provenance.run) for w in run.warm_ups
+        )
         self._folder.update(idle=run.idle)
         self._phases = max((p.number for p in run.phases), default=0)
         if self._clock.jumps:

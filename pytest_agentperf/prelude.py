@@ -31,3 +31,5 @@ class WarmUp:
     """Median of the first requests, one an agent."""
     last_ttft_s: float | None
     """Median of as many at the end."""
+    sent_in: str | None = None
+    """The earlier run that sent it, before phases that are taken over; ``None``: this one."""

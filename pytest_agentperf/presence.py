@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from pytest_agentperf.errors import EndpointError
-from pytest_agentperf.probe import await_answer
 from pytest_agentperf.protocols import EndpointInfo
+from pytest_agentperf.revival import await_answer
 from pytest_agentperf.server_settings import setting_changes
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec

@@ -45,6 +45,8 @@ class Seen:
     answer: Answer
     heard: Heard
     ttft_s: float | None
+    end_s: float
+    """Until all of it was there."""
     max_tokens: int = FEW_TOKENS
     """The cap that was asked for."""
 
@@ -67,6 +69,11 @@ class Seen:
     def spent_unseen(self) -> bool:
         """Tell whether the whole cap went into what the server does not show."""
         return self.answer.finish_reason == "length" and not self.began
+
+    @property
+    def answered_s(self) -> float | None:
+        """Return when its first token came, or its end where no token was to be seen; s."""
+        return self.end_s if self.spent_unseen else self.ttft_s
 
     @property
     def osl_tokens(self) -> int:
@@ -187,6 +194,7 @@ class Probes:
             answer=answer,
             heard=hear(data for _, data in raw.reads),
             ttft_s=None if first_ns is None else (first_ns - raw.sent_ns) / 1e9,
+            end_s=(raw.end_ns - raw.sent_ns) / 1e9,
             max_tokens=max_tokens,
         )
         self.all.append(seen)

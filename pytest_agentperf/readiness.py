@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_agentperf import words
-from pytest_agentperf.asking import Asker
+from pytest_agentperf.asking import say_hello
 from pytest_agentperf.clients import connections_of
 from pytest_agentperf.clock import REAL_TIME
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.ledger import Ledger
 from pytest_agentperf.orders import Setup
 from pytest_agentperf.prelude import Rest, WarmUp
-from pytest_agentperf.probes import Probes
 from pytest_agentperf.protocols import Connection, EndpointInfo
 from pytest_agentperf.rest import Canary, Rester
 from pytest_agentperf.settings import Settings
@@ -109,12 +108,9 @@ class Readiness:
         )
 
     def _canary(self, spec: ModelSpec) -> Canary:
-        field = self._endpoint.dialect(spec.model).max_tokens_field
-
         async def ask() -> float | None:
-            asker = Asker(self._endpoint, self._settings.client, first_s=_CANARY_S)
-            probes = Probes(asker, spec, key="canary", max_tokens_field=field)
-            return (await probes.hello()).ttft_s
+            client = self._settings.client
+            return (await say_hello(self._endpoint, spec, client, limit_s=_CANARY_S)).answered_s
 
         return ask
 

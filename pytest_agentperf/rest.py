@@ -1,8 +1,8 @@
 """Waits until a server is idle, so that no phase begins on what another left behind.
 
-The server's own counts of requests decide where it tells them, and the time to first token of one
-small request, a canary, where it does not. A canary also brings counts up to date that a server
-writes only while it works.
+The server's own counts of requests decide where it tells them, and how soon it answers one small
+request, a canary, where it does not. A canary also brings counts up to date that a server writes
+only while it works.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pytest_agentperf.protocols import Gauges
 __all__ = ["Canary", "Rester"]
 
 Canary = Callable[[], Awaitable[float | None]]
-"""Returns the TTFT of a small request in seconds; ``None``: it has failed."""
+"""Returns after how many seconds a small request was answered; ``None``: it has failed."""
 
 _LOOK_S = 0.5
 _CANARY_EVERY = 10
@@ -94,5 +94,5 @@ class Rester:
         now_s = await self._canary()
         if now_s is None:
             return False, "the canary failed"
-        said = f"canary TTFT {now_s:.3g} s, at first {self._first_s:.3g} s"
+        said = f"the canary took {now_s:.3g} s, at first {self._first_s:.3g} s"
         return now_s <= self._first_s * _SLOWER + _SLACK_S, said

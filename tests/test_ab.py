@@ -1,4 +1,6 @@
 """Two endpoints in turns, of which one goes away, in virtual time."""
+# pyright: reportPrivateUsage=false
+# In virtual time nothing is warmed up: a run that was is handed to where runs are kept.
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from pytest_agentperf.fixed import measure_fixed, valid_phases
 from pytest_agentperf.gate import Gate
 from pytest_agentperf.instruments import open_meters
 from pytest_agentperf.preflight import open_folder, with_facts
+from pytest_agentperf.prelude import WarmUp
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.run_records import RunRecords
 from pytest_agentperf.settings import Settings, make_settings
@@ -261,3 +264,15 @@ def test_two_that_are_simulated_know_each_their_own_system(
 
     assert asyncio.run(seen(None)) == other
     assert asyncio.run(seen(one)) == one
+
+
+def test_what_warmed_an_endpoint_up_is_kept_with_its_phases(
+    begin: Callable[..., tuple[Turns, RunFolder]],
+) -> None:
+    turns, folder = begin()
+    own = WarmUp(
+        model="m", agents=8, seconds=20.0, requests=30, failed=0, first_ttft_s=2.0, last_ttft_s=1.0
+    )
+    for _ in range(2):
+        turns._keep(replace(run(), warm_ups=(own,)))
+    assert folder.bundle.warm_ups == (replace(own, sent_in=run().provenance.run),) * 2

@@ -127,6 +127,32 @@ PAGES_OF = [
         reasoning=" moreExriveync thread they(c", first=" more", calls=0, finish="length",
         text="ax dictionaryironzenET repr {}\n_e was res'),coder lastapp system",
     ),
+    Page(
+        file="transformers-tools", events=7, isl=282, osl=13, cached=None, reasoning_tokens=None,
+        reasoning=THOUGHT, first="<|m0|>", text="<|m0|>" + CALL, calls=1, finish="tool_calls",
+    ),
+    Page(
+        file="transformers-cb-tools", events=7, isl=282, osl=13, cached=None,
+        reasoning_tokens=None, reasoning=THOUGHT, first="<|m0|>", text="<|m0|>" + CALL, calls=1,
+        finish="tool_calls",
+    ),
+    Page(
+        # It mocks the model, and never calls a tool: what it says are tokens drawn by lot.
+        file="dynamo-mocker-tools", events=177, isl=282, osl=200, cached=0, reasoning_tokens=79,
+        reasoning=" " * 10 + " specified dictionary returnstents groupabcacular kind act directory"
+        ".mdocays.is(n close_optionobjrive /" + " " * 34 + "networkaN('-''wo K_ST one '-(_condlevel"
+        " optPREabstractmethod__,ardcond wasvarindexim buffer buffer mult NotImplementedlosedined"
+        " makecond newlinebytesonseabstract_W spclude ...replaceImplementedOP tuplesub member '\\"
+        " currentnext_con(path#\nreplace=Falseourcebugbuffer",
+        first=" " * 10, calls=0, finish="length",
+        text="'),\nmaskOpertain.formatBase called cmdgisask execLIImplemented(xlasseslan item"
+        "localeclude.replace close hereROpatchindows.popatsotezenCH existnextats diffefrom hasattr"
+        ' outputonlyhost Con":":\n ** mon either \'-term command help)):\n_address ali ImportErrora'
+        "tterntentsity runmptiron generlengthpecial.fileody], shouldML dict It header oldCT(xceback"
+        "_listATElengthprec_partsMP(t current}\nag(x position********ways          CHimp matchGS"
+        " writ non))movedoc[:-oolimattern(file resp cattributeError ansimETpol functions delva[key"
+        "__,_Bier address user server",
+    ),
 ]  # fmt: skip
 BY_FILE = pytest.mark.parametrize("page", PAGES_OF, ids=[p.file for p in PAGES_OF])
 
@@ -161,6 +187,26 @@ def test_end_of_a_real_stream(page: Page):
         page.calls,
         None,
     )
+
+
+@BY_FILE
+def test_a_real_stream_says_what_plain_json_says(page: Page):
+    """Against a reader of ten lines that knows nothing of ours."""
+    lines = body_of(page.file).decode().splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    deltas: list[Any] = [choice["delta"] for event in events for choice in event["choices"]]
+    reasoning = [d.get("reasoning") or d.get("reasoning_content") or "" for d in deltas]
+    content = [d.get("content") or "" for d in deltas]
+    called: list[Any] = [c["function"] for d in deltas for c in d.get("tool_calls", ())]
+    call = [function.get(k) or "" for k in ("name", "arguments") for function in called]
+    (told,) = [event["usage"] for event in events if event.get("usage")]
+    answer = read([body_of(page.file)])
+    assert answer.reasoning == "".join(reasoning)
+    assert answer.text == "".join(content + call)
+    counts = answer.isl_tokens, answer.osl_tokens
+    assert counts == (told["prompt_tokens"], told["completion_tokens"])
+    brought = sum(any(d.get(k) for k in ("content", "tool_calls")) for d in deltas)
+    assert len(answer.token_ns) == brought + sum(map(bool, reasoning))
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in PAGES.glob("*.txt")))

@@ -14,6 +14,7 @@ from pytest_agentperf.bench import Bench, Inputs, Models
 from pytest_agentperf.bundle import SCHEMA, Bundle, PhaseResult, provenance, read_bundle
 from pytest_agentperf.errors import ConfigError, HoursOverError, StorageError
 from pytest_agentperf.power import Power
+from pytest_agentperf.prelude import WarmUp
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.run_folder import RunFolder
 from pytest_agentperf.settings import make_settings
@@ -179,6 +180,20 @@ def test_what_is_taken_over_is_not_measured_again(bench: Bench) -> None:
     assert {p.measured_in for p in kept} == {run.provenance.run}
     assert bench._phases == 3  # an invalid phase keeps its number to itself
     assert asyncio.run(bench.capacity(TIER)).label == "8"
+
+
+def test_what_warmed_the_server_before_phases_taken_over_is_told_with_them(bench: Bench) -> None:
+    _add(bench, 8, ttft_s=1.0)
+    bench._save()
+    run = bench._folder.bundle
+    own = WarmUp(
+        model="m", agents=8, seconds=20.0, requests=30, failed=0, first_ttft_s=2.0, last_ttft_s=1.0
+    )
+    bench._ledgers.clear()
+    bench.take_over(replace(run, warm_ups=(replace(own, sent_in="grandmother"), own)))
+    told = bench._folder.bundle.warm_ups
+    assert [w.sent_in for w in told] == ["grandmother", run.provenance.run]
+    assert [replace(w, sent_in=None) for w in told] == [own, own]
 
 
 def test_a_phase_remembers_the_first_run_that_measured_it(bench: Bench) -> None:

@@ -23,6 +23,7 @@ def recorded(name: str) -> list[bytes]:
         ("llamacpp-toolreq", ("reasoning_content",), "its own event", "pieces", True),
         ("litellm-toolreq", ("reasoning_content",), "its own event", "pieces", True),
         ("transformers-toolreq", ("reasoning_content",), "the last event", "whole", False),
+        ("transformers-cb-tools", ("reasoning_content",), "the last event", "whole", False),
         ("dynamo-mocker-prose", ("reasoning_content",), "its own event", "none", True),
     ],
 )

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_agentperf.asking import observe_model, observe_models
+from pytest_agentperf.asking import observe_model, observe_models, say_hello
 from pytest_agentperf.dialect import Dialect
 from pytest_agentperf.errors import EndpointError
 from pytest_agentperf.observed import Line, Observed
 from pytest_agentperf.preflight import connect_checked
-from pytest_agentperf.probe import await_answer
+from pytest_agentperf.revival import await_answer
 from pytest_agentperf.settings import Settings
 from pytest_agentperf.sim.launch import connect, connect_virtual
 from pytest_agentperf.slo import ModelSpec
@@ -259,6 +259,15 @@ async def test_a_server_is_back_that_answers_with_hidden_thoughts_alone() -> Non
         info = connect_checked(server.url, ("m",))
         assert await await_answer(info, SPEC, SETTINGS.client, limit_s=1.0) < 1.0
         info.close()
+
+
+async def test_a_canary_of_hidden_thoughts_alone_has_a_time() -> None:
+    with serve(_thinks_unseen(100)) as server:
+        info = connect_checked(server.url, ("m",))
+        seen = await say_hello(info, SPEC, SETTINGS.client, limit_s=5.0)
+        info.close()
+    assert seen.ttft_s is None
+    assert seen.answered_s == seen.end_s > 0
 
 
 async def test_reasoning_goes_back_where_the_template_reads_it() -> None:

@@ -92,7 +92,7 @@ def test_a_canary_is_back_at_its_first_value(time: VirtualTime) -> None:
     canary = Canaries(0.3, 0.1, 1.5, 0.26, 0.25)
     found = rest(time, None, canary)
     assert (found.idle, found.waited_s, found.evidence) == (True, 1.0, "canary")
-    assert found.text == "canary TTFT 0.25 s, at first 0.1 s"
+    assert found.text == "the canary took 0.25 s, at first 0.1 s"
 
 
 def test_a_canary_that_fails_is_no_rest(time: VirtualTime) -> None:

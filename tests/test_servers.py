@@ -166,8 +166,8 @@ def test_bundled_first_sends_four_tokens_at_a_time(faulty: httpx.Client, log: Pa
     assert deltas(chat(faulty, "scripted")) == [{"role": "assistant"}, bundle, bundle, {}]
     record = json.loads(log.read_text())
     assert record["tokens"] == 8
-    # Four tokens at 100 tokens/s; 10 ms for a busy machine.
-    assert 40e6 - 1e6 < record["last_ns"] - record["first_ns"] < 50e6
+    # Four tokens at 100 tokens/s; a busy machine takes longer.
+    assert record["last_ns"] - record["first_ns"] > 40e6 - 1e6
 
 
 def connections(client: httpx.Client, pause_s: float) -> set[int]:

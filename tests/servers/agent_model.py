@@ -26,18 +26,19 @@ __all__ = ["CALLS", "make_agent_model"]
 
 WORDS, WIDTH, LAYERS, HEADS, KV_HEADS, HEAD, FORWARD = 4000, 256, 2, 4, 2, 64, 512
 CONTEXT = 32_768
-EDGE, BONUS, CATEGORIES = 26.0, 9.0, 24
+EDGE, BONUS, CATEGORIES = 26.0, 9.0, 28
 """Logit of what follows, what a mode adds to it, and dimensions kept free for categories."""
 MEAN_WORDS = 60
 """Length of an answer in prose."""
 NEXT_WORDS = 4
-_TOOL_MODES = 3
+_KEYS, _SEEN = 8, 18
+"""Where the modes begin in the embedding of their tokens, and in the state that has seen them."""
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-MODES = [f"<|{kind}{number}|>" for kind in "mn" for number in range(4)]
-"""m reasons and n does not; 0 to 2 call a tool, 3 answers."""
+MODES = [f"<|{kind}{number}|>" for kind in "mn" for number in range(5)]
+"""m reasons and n does not; 0 to 2 call a tool, 3 answers, 4 calls the only tool that there is."""
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *MODES]
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 THOUGHTS = [
@@ -45,13 +46,17 @@ THOUGHTS = [
     ["1: Next I", " run the", " unit tests.\n"],
     ["2: One test", " fails,", " so I edit", " the file.\n"],
     ["3: All is", " done;", " now I answer.\n"],
+    ["4: I look", " what files", " there are.\n"],
 ]
-# As `pytest_agentperf.synthesis` declares them: llama.cpp lets a call be written in no other way.
+# As `pytest_agentperf.synthesis` declares them, and `probes` the last: llama.cpp lets a call be
+# written in no other way.
 CALLS = [
     ['\n{"name": "read_file", ', '"arguments": {"path": "src/', 'main.py"}}\n'],
     ['\n{"name": "run_tests", ', '"arguments": {"path": "tests/', 'unit"}}\n'],
     ['\n{"name": "edit_file", ', '"arguments": {"path": "src/main.py", ', '"old_text": "a - b", ',
      '"new_text": "a + b"}}\n'],
+    [],
+    ['\n{"name": "list_files", ', '"arguments": {"path": "sr', 'c"}}\n'],
 ]  # fmt: skip
 CHAT_TEMPLATE = """\
 {%- if tools %}<|im_start|>system
@@ -81,7 +86,8 @@ c.function.arguments is string else c.function.arguments | tojson }}}
 {{ m.content }}
 </tool_response><|im_end|>
 {% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% set i = ns.n if (tools and ns.n < 3) else 3 -%}
+{% set i = 3 if not tools or ns.n > 2 else ns.n -%}
+{% if tools and tools | length == 1 %}{% set i = 3 if ns.n else 4 %}{% endif -%}
 {% if enable_thinking is defined and enable_thinking is false %}<|n{{ i }}|>{% else -%}
 <|m{{ i }}|>{% endif %}{% endif %}"""
 
@@ -129,7 +135,7 @@ class _Edges:
         self.output[after, CATEGORIES:] += EDGE * codes / (WIDTH - CATEGORIES)
 
     def prefer(self, mode: int, token: int) -> None:
-        self.output[token, 16 + mode] += BONUS
+        self.output[token, _SEEN + mode] += BONUS
 
 
 class _Script:
@@ -148,7 +154,7 @@ class _Script:
         embedding[:, 0] = 1
         embedding[self._prose, 1] = 1
         for mode, token in enumerate(map(self._id, MODES)):
-            embedding[token, 2] = embedding[token, 8 + mode] = 1
+            embedding[token, 2] = embedding[token, _KEYS + mode] = 1
         embedding[self._id("</tool_call>"), 3] = 1
         self.edges = _Edges(embedding, np.zeros((padded, WIDTH), np.float32))
         self._first = int(self._random.choice(self._prose))
@@ -163,11 +169,11 @@ class _Script:
         think, thought, call, called = map(self._id, TAGS[:4])
         found: list[list[int]] = []
         for mode, token in enumerate(map(self._id, MODES)):
-            number, reasons = mode % 4, mode < len(MODES) // 2
+            number, reasons = mode % len(CALLS), mode < len(CALLS)
             path = [token]
             if reasons:
                 path += [think, *map(self._id, THOUGHTS[number]), thought]
-            if number < _TOOL_MODES:
+            if CALLS[number]:
                 path += [call, *map(self._id, CALLS[number]), called, self._end]
             else:
                 path.append(self._first)
@@ -206,7 +212,7 @@ class _Script:
     def _probability(self, mode: int, before: int, after: int) -> float:
         embedding = self.edges.embedding
         state = embedding[before].copy()
-        state[16 + mode] += 1 / np.sqrt((embedding[self._id(MODES[mode])] ** 2).mean())
+        state[_SEEN + mode] += 1 / np.sqrt((embedding[self._id(MODES[mode])] ** 2).mean())
         logits = self.edges.output @ (state / np.sqrt((state**2).mean()))
         odds = np.exp(logits - logits.max())
         return float(odds[after] / odds.sum())
@@ -232,8 +238,8 @@ def _tensors(script: _Script) -> Mapping[str, Array]:
             query[HEAD // 2 - 1 :: HEAD, 0] = 1
             key[HEAD // 2 - 1 :: HEAD, 0], key[HEAD // 2 - 1 :: HEAD, 2] = -1, 2
             for mode in range(len(MODES)):
-                value[mode::HEAD, 8 + mode] = 1
-                out[16 + mode, mode] = 1
+                value[mode::HEAD, _KEYS + mode] = 1
+                out[_SEEN + mode, mode] = 1
         parts = {
             "self_attn.q_proj": query,
             "self_attn.k_proj": key,
