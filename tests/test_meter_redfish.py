@@ -187,3 +187,17 @@ def test_a_redfish_service_of_others_is_read(static_service: str) -> None:
     meter = connect(f"redfish:{static_service}{ROOT}/")
     assert [s.value for s in meter.sample()] == [6020.5]
     meter.close()
+
+
+def test_a_link_to_another_server_gets_no_credentials(
+    server: PageServer, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTPERF_REDFISH_USER", "me")
+    monkeypatch.setenv("AGENTPERF_REDFISH_PASSWORD", "s3cret")
+    with serving(Service()) as elsewhere:
+        metrics = f"{elsewhere.url}{ROOT}/Chassis/1U/EnvironmentMetrics"
+        service.pages[f"{ROOT}/Chassis/1U"]["EnvironmentMetrics"] = {"@odata.id": metrics}
+        meter = connect(f"redfish:{server.url}{ROOT}/Chassis/1U")
+        assert [s.series for s in meter.sample()] == ["Chassis/1U/Power"]
+        meter.close()
+        assert not elsewhere.seen

@@ -181,9 +181,14 @@ def _watts(body: Any, control: int | None) -> Any:
 
 
 def _linked(url: str, body: Mapping[str, Any], name: str) -> str | None:
+    """Return where a link leads; ``None`` for none, and for one to a server that nobody named."""
     link: Any = body.get(name)
     path: Any = cast("dict[str, Any]", link).get("@odata.id") if isinstance(link, dict) else None
-    return urljoin(url, path) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    at = urljoin(url, path)
+    # The BMC's credentials go with every question.
+    return at if urlsplit(at)[:2] == urlsplit(url)[:2] else None
 
 
 def _object(body: Any, url: str) -> Mapping[str, Any]:
