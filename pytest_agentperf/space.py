@@ -23,6 +23,8 @@ _RECORD_BYTES, _RECORD_TOKEN_BYTES = 1_500, 4
 _LINE_BYTES, _LINE_TOKEN_BYTES = 700, 16 / 3
 """A line of the request log: four bytes a token, in base64."""
 
+_RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
@@ -90,7 +92,7 @@ def _short(given: Space, wanted: Need, written_bytes: float, results: str) -> It
         yield (
             f"load and requests of {agents} take about {words.size(wanted.memory_bytes)} of "
             f"memory, and {words.size(given.memory_bytes)} are free; free some, give this "
-            "container more, or ask for fewer with --agentperf-start-agents and "
+            "container more, or measure fewer agents, as with --agentperf-start-agents and "
             "--agentperf-max-agents"
         )
     if given.disk_bytes is not None and written_bytes > given.disk_bytes:
@@ -104,12 +106,14 @@ def _short(given: Space, wanted: Need, written_bytes: float, results: str) -> It
 def space(results: Path) -> Space:
     """Return what is free on this machine, and where results will lie."""
     asked = results.absolute()
-    there = next(folder for folder in (asked, *asked.parents) if folder.exists())
+    there = next(folder for folder in (asked, *asked.parents) if os.path.exists(folder))  # noqa: PTH110 no error where we may not look
     try:
         disk = os.statvfs(there)
     except OSError:
         return Space(memory_bytes=free_memory_bytes(), disk_bytes=None)
-    return Space(memory_bytes=free_memory_bytes(), disk_bytes=disk.f_bavail * disk.f_frsize)
+    # Some file systems tell no sizes, which is 0 of 0.
+    free = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+    return Space(memory_bytes=free_memory_bytes(), disk_bytes=free)
 
 
 def free_memory_bytes(
@@ -137,9 +141,10 @@ def _in_cgroups(proc: Path, cgroups: Path) -> Iterator[int | None]:
         if group.is_relative_to(cgroups):
             limit, used = (_text(group / f"memory.{name}").strip() for name in ("max", "current"))
             if limit.isdecimal() and used.isdecimal():
-                # Pages of files that nobody holds are given back before anything is killed.
-                idle = _table(group / "memory.stat").get("inactive_file", 0)
-                yield max(0, int(limit) - int(used) + idle)
+                # Pages of files and what can be reclaimed go before anything is killed.
+                told = _table(group / "memory.stat")
+                spare = sum(told.get(name, 0) for name in _RECLAIMABLE)
+                yield max(0, int(limit) - int(used) + spare)
 
 
 def _table(path: Path) -> dict[str, int]:

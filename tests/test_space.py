@@ -49,8 +49,8 @@ def test_where_all_fit_nothing_is_said() -> None:
             Space(memory_bytes=GB // 20, disk_bytes=None),
             (
                 "load and requests of 8 agents take about 100.0 MB of memory, and 50.0 MB are "
-                "free; free some, give this container more, or ask for fewer with "
-                "--agentperf-start-agents and --agentperf-max-agents"
+                "free; free some, give this container more, or measure fewer "
+                "agents, as with --agentperf-start-agents and --agentperf-max-agents"
             ),
         ),
         (
@@ -97,8 +97,9 @@ class TestFreeMemory:
             (folder / "memory.current").write_text(f"{used}\n", "ascii")
         assert free_memory_bytes(tmp_path, tmp_path / "cgroup") == 300
         # What is cached of files counts as used, and is given back.
-        (inside.parent / "memory.stat").write_text("anon 500\ninactive_file 200\n", "ascii")
-        assert free_memory_bytes(tmp_path, tmp_path / "cgroup") == 500
+        cached = "anon 500\ninactive_file 200\nactive_file 90\nslab_reclaimable 10\n"
+        (inside.parent / "memory.stat").write_text(cached, "ascii")
+        assert free_memory_bytes(tmp_path, tmp_path / "cgroup") == 600
 
     def test_where_nothing_tells_nothing_is_known(self, tmp_path: Path) -> None:
         assert free_memory_bytes(tmp_path, tmp_path) is None
@@ -108,6 +109,10 @@ def test_a_folder_that_is_not_there_yet_lies_on_its_parent_s_disk(tmp_path: Path
     found = space(tmp_path / "a" / "b")
     assert found.disk_bytes
     assert found.memory_bytes
+
+
+def test_a_file_system_that_tells_no_sizes_has_room() -> None:
+    assert space(Path("/proc/self/nothing")).disk_bytes is None
 
 
 TIER = SLOTier(
