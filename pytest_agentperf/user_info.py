@@ -9,6 +9,12 @@ from pytest_agentperf.errors import ConfigError
 
 __all__ = ["refuse_user_info"]
 
+_PARTS = re.compile(r"(?:[^/?#]*://)?([^/?#]*)([^?#]*)(.*)", re.DOTALL)
+"""Authority, path, and query with fragment."""
+_HOST = re.compile(r"\[[^\]]*\]|[^:/?#]*")
+_AUTHORITY = re.compile(r"(\[.*\]|[^:]*)(:\d*)?")
+"""A host, and its port where it has one."""
+
 
 def refuse_user_info(address: str, option: str, instead: str) -> None:
     """Check that an address holds nothing before its host.
@@ -21,8 +27,15 @@ def refuse_user_info(address: str, option: str, instead: str) -> None:
     Raises:
         ConfigError: it does; of the address its host alone is shown.
     """
-    # Also in the path, up to the query: a password with a slash in it ends the host too early.
-    before, at, after = re.split("[?#]", address, maxsplit=1)[0].rpartition("@")
+    parts = _PARTS.match(address)
+    assert parts is not None  # it matches any text
+    authority, path, rest = parts.groups()
+    # A password may hold what ends a host: a slash, or a mark after which no port stands before.
+    is_cut = "#" in rest or not _AUTHORITY.fullmatch(authority)
+    before, at, after = f"{authority}{path}{rest if is_cut else ''}".rpartition("@")
     if at and before:
-        host = re.split("[/:]", after, maxsplit=1)[0]
-        raise ConfigError(f"{option} holds user info for {host}; {instead}")
+        host = _HOST.match(after)
+        unless = "" if "@" in authority else "; an @ of its path is written %40"
+        raise ConfigError(
+            f"{option} holds user info for {host[0] if host else ''}; {instead}{unless}"
+        )

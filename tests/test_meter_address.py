@@ -81,13 +81,14 @@ def _read(text: str) -> None:
     "text",
     [
         "prometheus:http://me:s3cret@host:9090?query=up&unit=W",
+        "prometheus:http://me:s3c?ret@host:9090?query=up&unit=W",
         "dcgm:http://s3cret@host:9400/metrics",
         "dcgm:me:s3cret@host:9400/metrics",
         "redfish:https://me:s3c/ret@host/redfish/v1/",
         "ipmi:me:s3cret@host",
         "command:test -e a? && curl http://me:s3cret@host/watts",
     ],
-    ids=["Prometheus", "DCGM", "no URL", "Redfish", "IPMI", "command"],
+    ids=["Prometheus", "a question mark", "DCGM", "no URL", "Redfish", "IPMI", "command"],
 )
 def test_user_info_in_an_address_is_refused_and_not_shown(text: str) -> None:
     kind = text.partition(":")[0]

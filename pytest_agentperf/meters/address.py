@@ -64,6 +64,17 @@ class MeterAddress:
             raise self.refused(f"{name} is {text!r}; give a whole number from 1 on")
         return int(text)
 
+    def shares(self, series: int) -> Sequence[Mapping[str, int]]:
+        """Return for each series the ``count`` of devices that it stands for, where it is not one.
+
+        ``devices=`` tells how many they are together: of more than there are series the first has
+        the rest, of fewer the last stand for none.
+        """
+        total = self.count("devices", series)
+        counts = [max(1, total - series + 1), *[1] * (series - 1)]
+        counts = [count if place < total else 0 for place, count in enumerate(counts[:series])]
+        return [{} if count == 1 else {"count": count} for count in counts]
+
     def period_s(self, default: float) -> float:
         """Return how often to read it, seconds: ``every=``."""
         return self.number("every", default)
@@ -116,6 +127,8 @@ def read_address(text: str, known: Sequence[str], *, free_text: bool = False) ->
         target, query = (head, query) if is_query else (rest, "")
     else:
         target, _, query = rest.partition("?")
+    if "://" in rest and not free_text:
+        _refuse_credentials(kind, rest)
     if (url := _URL_WITH_USER.search(target)) is not None:  # in a command too
         _refuse_credentials(kind, url[0])
     found = MeterAddress(text=text, kind=kind, target=target, options=_options(query))

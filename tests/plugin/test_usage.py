@@ -177,9 +177,11 @@ def test_an_impossible_endpoint_ends_the_session(
         "--endpoint=me:s3c/ret@host/v1",
         "--agentperf-endpoint-b=http://s3cret@host/v1",
         "--agentperf-metrics-url=http://me:s3cret@host:9000/metrics",
+        "--agentperf-metrics-url=http://me:12#s3cret@host/metrics",
+        "--agentperf-metrics-url=http://me:p?s3cret@host/metrics",
         "--agentperf-workers=ray://me:s3cret@host:10001?workers=2",
     ],
-    ids=["endpoint", "no URL", "endpoint B", "page of metrics", "Ray head"],
+    ids=["endpoint", "no URL", "endpoint B", "page of metrics", "a hash", "a mark", "Ray head"],
 )
 def test_user_info_in_an_address_is_refused_and_not_shown(
     project: pytest.Pytester, option: str
