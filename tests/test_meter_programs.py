@@ -49,6 +49,12 @@ def test_a_command_may_stand_for_several_devices_and_other_units() -> None:
     assert meter.role == "chassis"
 
 
+@pytest.mark.parametrize(("devices", "counts"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (8, [6, 1, 1])])
+def test_three_feeds_stand_for_as_many_devices_as_is_said(devices: int, counts: list[int]) -> None:
+    line = f"command:printf 'psu1 1\\npsu2 1\\npsu3 1\\n'?role=chassis&devices={devices}"
+    assert [int(d.get("count", 1)) for d in command.connect(line).devices] == counts
+
+
 def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     gate = tmp_path / "slow"
     meter = command.connect(f"command:test ! -e {gate} || sleep 30 | cat; echo 5?timeout=0.2")

@@ -51,7 +51,8 @@ class CommandMeter:
         self._line = address.target
         self._timeout_s = address.timeout_s(_TIMEOUT_S)
         self._unit, self._factor = UNITS[address.one_of("unit", tuple(UNITS), "W")]
-        self._count = address.count("devices", 1) if "devices" in address.options else None
+        self._shares = address.shares
+        address.shares(1)  # refused before anything is run
 
     def find_series(self) -> None:
         """Run it once, and take what it prints as what there is.
@@ -60,11 +61,9 @@ class CommandMeter:
             ReadingError: it fails, or prints no numbers.
         """
         names = [sample.series for sample in self.sample()]
-        total = len(names) if self._count is None else self._count
-        first = max(0, total - len(names) + 1)
         self.devices = [
-            {"series": name, "source": "command", **({} if i or first == 1 else {"count": first})}
-            for i, name in enumerate(names)
+            {"series": name, "source": "command", **share}
+            for name, share in zip(names, self._shares(len(names)), strict=True)
         ]
 
     def sample(self) -> Sequence[Sample]:

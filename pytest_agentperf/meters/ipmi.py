@@ -42,11 +42,6 @@ def connect(text: str) -> Meter:
     return meter
 
 
-def _count(address: MeterAddress) -> Mapping[str, int]:
-    count = address.count("devices", 1)
-    return {} if count == 1 else {"count": count}
-
-
 class IpmiMeter:
     """Runs ``ipmitool dcmi power reading`` for every reading."""
 
@@ -66,7 +61,7 @@ class IpmiMeter:
             "ipmitool", *(remote if address.target else ()), "dcmi", "power", "reading",
         )  # fmt: skip
         self.devices: Sequence[Mapping[str, Any]] = [
-            {"series": self._series, "source": "DCMI power reading", **_count(address)}
+            {"series": self._series, "source": "DCMI power reading", **address.shares(1)[0]}
         ]
 
     def sample(self) -> Sequence[Sample]:

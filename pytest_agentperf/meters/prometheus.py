@@ -77,7 +77,8 @@ class PrometheusMeter:
         self._url = f"{url}/api/v1/query"
         self._query = address.options["query"]
         self._unit, self._factor = UNITS[address.options["unit"]]
-        self._count = address.count("devices", 1) if "devices" in address.options else None
+        self._shares = address.shares
+        address.shares(1)  # refused before anything is asked
         self._source = source
         self._is_selector = False
         self._last_s: dict[str, float] = {}
@@ -98,7 +99,8 @@ class PrometheusMeter:
             self._is_selector = bool(self._ask(f"{self._query}[{_BACK_S}s]"))
         except ReadingError:
             self._is_selector = False
-        self.devices = [self._device(row, share) for row, share in self._shares(rows)]
+        shares = self._shares(len(rows))
+        self.devices = [self._device(*each) for each in zip(rows, shares, strict=True)]
 
     def sample(self) -> Sequence[Sample]:
         """Return the samples that are new, in watts or joules.
@@ -146,19 +148,14 @@ class PrometheusMeter:
             value=value * self._factor,
         )
 
-    def _shares(self, rows: Sequence[_Row]) -> Sequence[tuple[_Row, int]]:
-        """Return each series with the number of devices it stands for; the first has the rest."""
-        total = len(rows) if self._count is None else self._count
-        return [(row, max(0, total - len(rows) + 1) if not i else 1) for i, row in enumerate(rows)]
-
-    def _device(self, row: _Row, count: int) -> Mapping[str, Any]:
+    def _device(self, row: _Row, share: Mapping[str, int]) -> Mapping[str, Any]:
         uuid = next((row.labels[n] for n in _IDENTITY if n in row.labels), "")
         source = "scraped samples" if self._is_selector else "an expression, at the time of asking"
         return {
             "series": row.series,
             **({"uuid": uuid} if uuid else {}),
             "source": source,
-            **({"count": count} if count != 1 else {}),
+            **share,
         }
 
     def _hear_time(self) -> None:

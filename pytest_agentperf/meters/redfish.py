@@ -74,16 +74,9 @@ class RedfishMeter:
         self.period_s = address.period_s(_PERIOD_S)
         self._source = source
         self._read = read
-        count = address.count("devices", len(read))
-        rest = {} if count == len(read) else {"count": count - len(read) + 1}
         self.devices: Sequence[Mapping[str, Any]] = [
-            {
-                "series": each.series,
-                "url": each.url,
-                "source": "power samples",
-                **({} if place else rest),
-            }
-            for place, each in enumerate(read)
+            {"series": each.series, "url": each.url, "source": "power samples", **share}
+            for each, share in zip(read, address.shares(len(read)), strict=True)
         ]
 
     def sample(self) -> Sequence[Sample]:

@@ -96,14 +96,9 @@ class CsvMeter:
         self._time = self._column(names, self._address.options.get("time", names[0]))
         powers = self._address.options.get("power", names[1]).split(",")
         self._columns = {name: self._column(names, name) for name in powers}
-        count = self._address.count("devices", len(powers))
         self.devices = [
-            {
-                "series": name,
-                "source": "log of a wall meter",
-                **({} if i or count == len(powers) else {"count": count - len(powers) + 1}),
-            }
-            for i, name in enumerate(powers)
+            {"series": name, "source": "log of a wall meter", **share}
+            for name, share in zip(powers, self._address.shares(len(powers)), strict=True)
         ]
         if first.endswith(b"\n"):
             self._rows(first.decode(errors="replace"))
