@@ -209,16 +209,21 @@ def declared_wall(power: Power, system: System | None) -> tuple[float | None, st
     Args:
         power: of the chassis; each device of its meters stands for a node, or for as many as
             ``devices=`` says.
-        system: ``None`` when no system.yaml was given; then, and where it does not say how many
-            nodes there are, every meter is taken at its word for one system.
+        system: ``None`` when no system.yaml was given; then, and where one system is declared and
+            not how many nodes it has, every meter is taken at its word.
     """
-    if power.mean_w is None or system is None:
+    if power.mean_w is None or system is None or system.nodes == power.devices:
         return power.mean_w, power.reason
-    declared = system.nodes or max(power.devices, system.systems)
-    if declared != power.devices:
+    if system.nodes is not None:
         return None, (
-            f"the chassis meters cover {power.devices} of {declared} nodes that are declared; "
+            f"the chassis meters cover {power.devices} of {system.nodes} nodes that are declared; "
             "devices=N in --agentperf-meter says how many one covers"
+        )
+    if power.devices < system.systems:
+        return None, (
+            f"the chassis meters cover {power.devices} of {system.systems} systems that are "
+            "declared; write nodes: N into system.yaml, and devices=N in --agentperf-meter where "
+            "one meter covers several"
         )
     return power.mean_w, power.reason
 

@@ -84,6 +84,7 @@ def test_a_chassis_meter_that_failed_says_why():
         (1, {}, 2500.0),
         (2, {}, 2500.0),  # nothing says how many nodes one system has
         (1, {"systems": 2}, None),  # but each has one
+        (2, {"systems": 2}, 2500.0),
         (1, {"nodes": 2}, None),
         (2, {"nodes": 2}, 2500.0),
         (2, {"nodes": 1}, None),
