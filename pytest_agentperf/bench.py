@@ -244,8 +244,10 @@ class Bench:
         )
         late_ratio = await asyncio.to_thread(self._late_steps)
         measurement = replace(measurement, simulator_late_ratio=late_ratio)
-        if not measurement.endpoint_gone and (other := await self._presence.changed()):
-            measurement = replace(measurement, broken=f"it ended on another server: {other}")
+        if not measurement.endpoint_gone and (other := await self._presence.look(ledger.spec)):
+            ended = f"it ended on another server: {other}"
+            broken = f"{measurement.broken}; {ended}" if measurement.broken else ended
+            measurement = replace(measurement, broken=broken)
         self._folder.timeline(number, await asyncio.to_thread(timeline, measurement))
         # Percentiles of a long phase take seconds of CPU: not on the loop that samples power.
         seen = await asyncio.to_thread(
@@ -274,7 +276,7 @@ class Bench:
         self._went_away = measurement.endpoint_gone
         if measurement.endpoint_gone:
             await self._presence.await_return(ledger.spec)
-            await self._presence.changed()
+            await self._presence.look(ledger.spec)
         self._presence.check()
         return phase
 

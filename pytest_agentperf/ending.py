@@ -9,6 +9,7 @@ from _pytest.junitxml import xml_key
 from pytest_agentperf.errors import EndpointError, InvalidPhaseError, StorageError
 from pytest_agentperf.gate import end, tell
 from pytest_agentperf.gate_text import properties
+from pytest_agentperf.outcome import Facts
 from pytest_agentperf.report import render_page
 from pytest_agentperf.session import SESSION, Session
 from pytest_agentperf.words import metric
@@ -35,7 +36,7 @@ def note_failure(item: pytest.Item, raised: BaseException, *, measures: bool) ->
     if not measures:
         own.others_failed = True
     elif isinstance(raised, EndpointError):
-        own.down = str(raised)
+        own.note_down(raised)
     elif isinstance(raised, pytest.exit.Exception):
         pass  # who ends the session says why
     elif isinstance(raised, AssertionError | pytest.fail.Exception) and not text.startswith(
@@ -66,15 +67,15 @@ def finish(session: pytest.Session, own: Session) -> None:
             (own.folder.path / "report.html").write_text(page, encoding="utf-8")
     if own.down is None and session.exitstatus not in _OVERRULED:
         return
-    own.outcome, own.comparison = end(
-        own.gate,
-        own.folder,
+    seen = Facts(
         missed=own.missed,
         unmeasured=own.unmeasured,
-        invalid=own.invalid,
+        invalid=[own.invalid],
         down=own.down,
-        wanted=own.settings.baseline is not None,
+        is_other=own.is_other,
     )
+    wanted = own.settings.baseline is not None
+    own.outcome, own.comparison = end(own.gate, own.folder, seen, wanted=wanted)
     if not own.others_failed and own.outcome.code:
         session.exitstatus = own.outcome.code
     _tell_junit(session.config, own)

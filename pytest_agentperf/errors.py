@@ -3,6 +3,7 @@
     AgentPerfError
     ├── ConfigError      an option, a tier file, a dataset or system.yaml is wrong: nothing was sent
     ├── EndpointError    the endpoint cannot be reached or cannot do what a run needs
+    │   └── OtherServerError  another server answers there than the one that was measured
     ├── LoadError        our own load generator broke: the phase says nothing about the server
     │   └── HostLostError    a machine of a cluster is gone: that phase is invalid, the run goes on
     ├── StorageError     results cannot be written any more: what was measured before is on disk
@@ -24,6 +25,7 @@ __all__ = [
     "HoursOverError",
     "InvalidPhaseError",
     "LoadError",
+    "OtherServerError",
     "StorageError",
     "did_you_mean",
 ]
@@ -39,6 +41,10 @@ class ConfigError(AgentPerfError):
 
 class EndpointError(AgentPerfError):
     """The endpoint is unreachable or unusable: the user looks at the server."""
+
+
+class OtherServerError(EndpointError):
+    """Another server answers than the one that was measured: the user brings that one back."""
 
 
 class LoadError(AgentPerfError):

@@ -42,7 +42,7 @@ def _ends_session(session: Session | None = None) -> Generator[None]:
         yield
     except (ConfigError, EndpointError, LoadError, StorageError) as wrong:
         if session is not None and isinstance(wrong, EndpointError):
-            session.down = str(wrong)
+            session.note_down(wrong)
         _leave(str(wrong))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from pytest_agentperf import words
 from pytest_agentperf.modes import Search
 from pytest_agentperf.plan import Assignment, Plan, start_offsets_s
 from pytest_agentperf.search import Wanted
@@ -271,10 +272,10 @@ def forecast_text(expected: Forecast, tiers: Sequence[SLOTier], *, minutes: bool
     unnamed = any(_speed(tier) is None for tier in tiers)
     speed = f" ({_FALLBACK_TOK_PER_S:g} tok/s where it names none)" if unnamed else ""
     agents = _range(expected.least_agents, expected.most_agents, " to ")
+    of_all = words.count(len(tiers), "tier")
     return (
-        f"a search of {_many(len(tiers), 'tier')} takes {_amount(expected, minutes=minutes)} on "
-        f"the system, if each carries {agents} agents that are answered at its own speed{speed} "
-        "and within its TTFT"
+        f"a search of {of_all} takes {_amount(expected, minutes=minutes)} on the system, if each "
+        f"carries {agents} agents that are answered at its own speed{speed} and within its TTFT"
     )
 
 
@@ -368,7 +369,3 @@ def _range(least: float, most: float, to: str) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:,.0f}"  # noqa: PLR2004 two digits
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,24 +39,14 @@ class Gate:
 
 
 def end(
-    gate: Compares | None,
-    folder: Any,
-    *,
-    missed: list[str],
-    unmeasured: list[str],
-    invalid: list[str],
-    down: str | None,
-    wanted: bool,
+    gate: Compares | None, folder: Any, seen: Facts, *, wanted: bool
 ) -> tuple[Outcome, Comparison | None]:
     """Return what a session came to; its comparison is written beside its bundle.
 
     Args:
         gate: what to compare with; ``None`` without a baseline.
         folder: the `RunFolder`; ``None`` where nothing was measured.
-        missed: tests that failed by what they measured.
-        unmeasured: tests without an answer, and why.
-        invalid: why phases cannot be trusted that the folder may not hold.
-        down: why the endpoint cannot be used.
+        seen: what the tests came to, and why phases cannot be trusted that the folder may not hold.
         wanted: whether a comparison was asked for.
     """
     comparison = None
@@ -65,11 +55,9 @@ def end(
         (folder.path / "comparison.json").write_bytes(comparison_json(comparison))
     phases = folder.bundle.phases if folder is not None else ()
     capacities = folder.bundle.capacities if folder is not None else ()
-    facts = Facts(
-        missed=missed,
-        unmeasured=unmeasured,
-        down=down,
-        invalid=[reasons for reasons in (invalid, *_never_trusted(phases)) if reasons],
+    facts = replace(
+        seen,
+        invalid=[reasons for reasons in (*seen.invalid, *_never_trusted(phases)) if reasons],
         phases=len(phases),
         answers=sum(found.status not in _NO_ANSWER for found in capacities),
         comparison=comparison,

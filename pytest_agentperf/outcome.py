@@ -35,6 +35,7 @@ Cause = Literal[
     "slo missed",
     "client too slow",
     "endpoint down",
+    "server changed",
     "no answer",
     "not comparable",
     "unclear",
@@ -53,6 +54,8 @@ class Facts:
     """Tests without an answer, and why."""
     down: str | None = None
     """Why the endpoint cannot be used."""
+    is_other: bool = False
+    """That is because another server answers there."""
     invalid: Sequence[Sequence[str]] = ()
     """Why phases cannot be trusted, each ``CHECK: TEXT``; the last phase last."""
     phases: int = 0
@@ -77,7 +80,8 @@ def outcome(facts: Facts) -> Outcome:
     """Return what a session came to; what is certain about the server comes before gaps."""
     compared = facts.comparison
     if facts.down is not None:
-        return _outcome("endpoint down", UNREACHABLE, facts.down)
+        cause: Cause = "server changed" if facts.is_other else "endpoint down"
+        return _outcome(cause, UNREACHABLE, facts.down)
     if compared is not None and compared.of("regressed"):
         rows = sorted(compared.of("regressed"), key=_place)
         rest = len(rows) - 1

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from pytest_agentperf.errors import EndpointError
+from pytest_agentperf.errors import EndpointError, OtherServerError
 from pytest_agentperf.protocols import EndpointInfo
 from pytest_agentperf.revival import await_answer
 from pytest_agentperf.server_settings import setting_changes
@@ -11,6 +11,9 @@ from pytest_agentperf.settings import Settings
 from pytest_agentperf.slo import ModelSpec
 
 __all__ = ["Presence"]
+
+_LOOKS = 8
+"""Of two servers behind one address the first one answers none of so many questions in 1 of 256."""
 
 
 class Presence:
@@ -40,6 +43,7 @@ class Presence:
         self._go_on = go_on
         self._tell = tell
         self._down: EndpointError | None = None
+        self._told_of_several = False
 
     def check(self) -> None:
         """Check that more may be measured.
@@ -66,18 +70,36 @@ class Presence:
             raise self._down from None
         self._tell(spec.model, f"the endpoint answers again, after {waited_s:.0f} s")
 
-    async def changed(self) -> str | None:
-        """Return in what the server is another one than before; ``None``: nothing tells so."""
+    async def look(self, spec: ModelSpec) -> str | None:
+        """Look whether the server is another one than before, with which nothing may be measured.
+
+        One that answers now and then as before is one of several behind one address.
+
+        Returns:
+            In what it is another one; ``None``: nothing tells so.
+        """
         ask = self._endpoint.ask_settings
         if ask is None:
             return None
-        now = await asyncio.to_thread(ask)
-        found = "; ".join(setting_changes(self._endpoint.settings, now))
-        if not found:
-            return None
-        self._down = EndpointError(
-            f"endpoint {self._endpoint.url} is another server than the run began with: {found}. "
-            f"Numbers of both make no capacity: start a run of the new one, or bring the first one "
-            f"back: {self._go_on}"
-        )
-        return found
+        found = ""
+        for _ in range(_LOOKS):
+            now = await asyncio.to_thread(ask)
+            other = "; ".join(setting_changes(self._endpoint.settings, now))
+            if not other:
+                break
+            found = other
+        else:
+            self._down = OtherServerError(
+                f"endpoint {self._endpoint.url} is another server than the run began with: "
+                f"{found}. Numbers of both make no capacity: start a run of the new one, or bring "
+                f"the first one back: {self._go_on}"
+            )
+            return found
+        if found and not self._told_of_several:
+            self._told_of_several = True
+            self._tell(
+                spec.model,
+                f"several servers answer at {self._endpoint.url}, and they differ: {found}; what "
+                "is measured is of all of them together",
+            )
+        return None

@@ -41,7 +41,11 @@ _ALIASES = {"/get_server_info": "/server_info"}
 _INFO = "config_info"
 """Families that vLLM and TensorRT-LLM name so hold their settings as labels."""
 _LISTED_FIRST = "/v1/models id"
-_MEASURED = frozenset({"num_gpu_blocks", "max_total_num_tokens", "max_running_requests"})
+_MEASURED = frozenset({
+    "num_gpu_blocks", "kv_cache_size_tokens", "kv_cache_max_concurrency", "num_pages",
+    "max_total_num_tokens", "max_running_requests", "max_model_len", "context_length",
+    "meta.n_ctx", "default_generation_settings.n_ctx",
+})  # fmt: skip
 """A server finds them at its start, by the memory that is free then."""
 _ALIKE = 0.02
 _OF_A_PROCESS = frozenset({"engine", "worker_id", "instance", "hostname", "pid"})

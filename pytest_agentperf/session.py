@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_agentperf.errors import ConfigError
+from pytest_agentperf.errors import ConfigError, EndpointError, OtherServerError
 from pytest_agentperf.settings import Settings
 
 __all__ = ["SESSION", "USAGE", "XDIST", "Session", "read_text"]
@@ -36,6 +36,8 @@ class Session:
     """`pytest_agentperf.gate.Compares`, when a run is named to compare with."""
     down: str | None = None
     """Why the endpoint cannot be used."""
+    is_other: bool = False
+    """That is because another server answers there."""
     missed: list[str] = field(default_factory=list[str])
     """Tests that failed by what they measured."""
     unmeasured: list[str] = field(default_factory=list[str])
@@ -49,6 +51,10 @@ class Session:
     comparison: Any = None
     planned: str | None = None
     """What the tests would ask for, where nothing else is wanted."""
+
+    def note_down(self, why: EndpointError) -> None:
+        """Keep why the endpoint cannot be used."""
+        self.down, self.is_other = str(why), isinstance(why, OtherServerError)
 
 
 SESSION = pytest.StashKey[Session]()

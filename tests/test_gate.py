@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,22 +18,16 @@ from pytest_agentperf.change import (
 from pytest_agentperf.checks import Check
 from pytest_agentperf.gate import Gate, end, tell
 from pytest_agentperf.gate_text import comparison_table, properties
+from pytest_agentperf.outcome import Facts
 from pytest_agentperf.run_folder import RunFolder
 from tests.gated import run
 
 GATE = Gate(baseline=run(), noise=None, differences=("mode was 'a' and is 'b'",))
-QUIET: dict[str, Any] = {
-    "missed": [],
-    "unmeasured": [],
-    "invalid": [],
-    "down": None,
-    "wanted": True,
-}
 
 
 def test_a_github_job_gets_a_summary_and_annotations(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, run("now", speed=90.0))
-    found, comparison = end(GATE, folder, **QUIET)
+    found, comparison = end(GATE, folder, Facts(), wanted=True)
     said: list[str] = []
     summary = tmp_path / "summary.md"
     summary.write_text("before\n", "utf-8")
@@ -82,19 +75,17 @@ def test_a_phase_that_was_measured_again_is_no_cause(tmp_path: Path) -> None:
         replace(good, number=8, agents=99, checks=(late,)),
     )
     folder = RunFolder(tmp_path, replace(bundle, phases=phases))
-    asked: dict[str, Any] = QUIET | {"wanted": False, "unmeasured": ["t: INVALID"]}
-    assert end(None, folder, **asked)[0].cause == "client too slow"
+    asked = Facts(unmeasured=["t: INVALID"])
+    assert end(None, folder, asked, wanted=False)[0].cause == "client too slow"
     folder.update(phases=(replace(good, number=2), phases[0]))
-    assert end(None, folder, **asked)[0].cause == "endpoint down"
+    assert end(None, folder, asked, wanted=False)[0].cause == "endpoint down"
     folder.update(phases=phases[:2])
-    assert end(None, folder, **asked)[0].cause == "no answer"
+    assert end(None, folder, asked, wanted=False)[0].cause == "no answer"
     folder.close()
 
 
 def test_elsewhere_one_line_of_json_goes_to_the_terminal() -> None:
-    found, comparison = end(
-        None, None, missed=[], unmeasured=[], invalid=[], down="no answer", wanted=False
-    )
+    found, comparison = end(None, None, Facts(down="no answer"), wanted=False)
     said: list[str] = []
     tell(found, comparison, None, ci_json="-", environ={}, write_line=said.append)
     (line,) = said
@@ -111,7 +102,7 @@ def test_elsewhere_one_line_of_json_goes_to_the_terminal() -> None:
 
 def test_a_job_without_a_fault_is_told_so(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, run("now"))
-    found, comparison = end(GATE, folder, **QUIET)
+    found, comparison = end(GATE, folder, Facts(), wanted=True)
     said: list[str] = []
     environ = {"GITHUB_ACTIONS": "true"}
     tell(found, comparison, folder, ci_json=None, environ=environ, write_line=said.append)
@@ -120,7 +111,7 @@ def test_a_job_without_a_fault_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_comparison_that_was_asked_for_and_not_made_is_no_pass() -> None:
-    found, _ = end(None, None, missed=[], unmeasured=[], invalid=[], down=None, wanted=True)
+    found, _ = end(None, None, Facts(), wanted=True)
     assert (found.cause, found.code) == ("not comparable", 10)
 
 

@@ -46,6 +46,7 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
         ),
         (Facts(unmeasured=["NOT FINISHED: go on"]), 10, "NO ANSWER: NOT FINISHED: go on"),
         (Facts(down="endpoint X does not answer"), 11, "ENDPOINT DOWN: endpoint X does not"),
+        (Facts(down="X is another", is_other=True), 11, "SERVER CHANGED: X is another"),
         (Facts(lost="nothing was compared"), 10, "NOT COMPARABLE: nothing was compared"),
         (
             Facts(comparison=compare(run(), run(speed=None))),
@@ -70,6 +71,7 @@ STOPPED = "phase complete: the endpoint stopped answering: 50 requests in a row 
         "another reason why a phase is invalid",
         "not finished",
         "a dead endpoint",
+        "another server",
         "no comparison",
         "a missing figure",
         "a capacity that does not hold",

@@ -1,6 +1,7 @@
 """An endpoint that goes away in a phase: the phase is void, and measured again when it answers."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
@@ -44,14 +45,16 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., tuple[Bench, Heard]]]:
     infos: list[EndpointInfo] = []
 
     def make(
-        down_s: Sequence[tuple[float, float]], other_from_s: float = inf
+        down_s: Sequence[tuple[float, float]], other_from_s: float = inf, replicas: int = 1
     ) -> tuple[Bench, Heard]:
         endpoint = Scripted(down_s=down_s)
+        turns = itertools.cycle(range(replicas))
 
         def version() -> dict[str, str]:
-            return {
-                "/version version": "2" if endpoint.clock.now_ns() / 1e9 > other_from_s else "1"
-            }
+            """Of several replicas, which answer in turn, the first stays what it was."""
+            of_first = replicas > 1 and next(turns) == 0
+            is_other = not of_first and endpoint.clock.now_ns() / 1e9 > other_from_s
+            return {"/version version": "2" if is_other else "1"}
 
         info = scripted_info(endpoint)
         info = replace(info, settings=version(), ask_settings=version)
@@ -177,6 +180,16 @@ def test_phases_of_two_servers_make_no_capacity(
     assert [(p.agents, bool(p.invalid)) for p in bundle.phases] == [(4, False), (8, True)]
     assert bundle.phases[1].invalid[0].startswith(why)
     assert [(c.agents, c.status) for c in bundle.capacities] == [(4, "open")]
+
+
+def test_several_servers_behind_one_address_are_no_other_server(
+    bench: Callable[..., tuple[Bench, Heard]], tmp_path: Path
+) -> None:
+    made, heard = bench([], 0.0, replicas=3)
+    assert asyncio.run(_searched(made)).agents == 5
+    assert [p.invalid for p in _bundle(tmp_path).phases if p.invalid] == []
+    (said,) = [text for text in heard if text.startswith("several servers answer at ")]
+    assert "/version version was '1' and is '2'" in said
 
 
 def test_nothing_more_is_tried_on_another_server(

@@ -116,6 +116,8 @@ TOLD = {
     "/v1/models max_model_len": "131072",
     "/version version": "0.19.1",
     "vllm:cache_config_info num_gpu_blocks": "10000",
+    "vllm:cache_config_info kv_cache_size_tokens": "1280000",
+    "vllm:cache_config_info kv_cache_max_concurrency": "9.765625",
     "vllm:cache_config_info engine": "0",
     "vllm:cache_config_info enable_prefix_caching": "True",
 }
@@ -125,7 +127,11 @@ TOLD = {
     "now",
     [
         {},
-        {"vllm:cache_config_info num_gpu_blocks": "10150"},
+        {
+            "vllm:cache_config_info num_gpu_blocks": "10150",
+            "vllm:cache_config_info kv_cache_size_tokens": "1299200",
+            "vllm:cache_config_info kv_cache_max_concurrency": "9.912109375",
+        },
         {"vllm:cache_config_info engine": "3"},
         {"/v1/models id": "another", "/v1/models max_model_len": "8192"},
         {"/server_info tp_size": "8"},
@@ -151,7 +157,7 @@ def test_a_page_that_does_not_come_says_nothing() -> None:
     ("name", "value"),
     [
         ("/version version", "0.20.0"),
-        ("/v1/models max_model_len", "131000"),
+        ("/v1/models max_model_len", "65536"),
         ("vllm:cache_config_info enable_prefix_caching", "False"),
         ("vllm:cache_config_info num_gpu_blocks", "5000"),
         ("vllm:cache_config_info num_gpu_blocks", "None"),

@@ -358,6 +358,7 @@ def test_a_server_that_restarts_with_other_settings_ends_the_session(
     result = _over_a_restart(project, "context_limit_tokens=65536")
     assert result.ret == UNREACHABLE
     changed = "/v1/models max_model_len was '131072' and is '65536'"
+    assert result.outlines[-1].startswith("SERVER CHANGED: endpoint ")
     assert f"is another server than the run began with: {changed}" in result.outlines[-1]
     phases = _bundle(project)["phases"]
     outcomes = [p["verdicts"][0]["outcome"] for p in phases]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] plain JSON
