@@ -46,7 +46,7 @@ MOST_MORE_MB = 400
 TIER = SLOTier(
     model="m",
     name="t",
-    limits=(Limit(metric="output_speed_tok_per_s", statistic="p25", value=20.0),),
+    limits=(Limit(metric="output_speed_tok_per_s", statistic="p25", value=10.0),),
 )
 SPEC = ModelSpec(model="m", tiers=(TIER,))
 SETTINGS = make_settings(

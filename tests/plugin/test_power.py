@@ -164,7 +164,7 @@ def test_power_that_is_required_and_fails_makes_the_phase_invalid(
     [
         (
             ("--agentperf-require-power", "--agentperf-meter=none"),
-            "there is no meter of the accelerators; name one by",
+            "there is no meter of the accelerators of http:",
         ),
         (("--agentperf-meter=nvm",), "no meter is called 'nvm'; did you mean 'nvml'?"),
         (("--agentperf-meter=none", "--agentperf-meter=rapl"), "'none' stands beside rapl"),
