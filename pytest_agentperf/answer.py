@@ -291,11 +291,12 @@ class AnswerReader:
         return len(text)
 
     def _new_event(self, at_ns: int, data: bytes) -> int:
+        if data.strip() == b"[DONE]":
+            return 0
         try:
             chunk = decode_chunk(data)
         except MalformedEventError as broken:
-            if data.strip() != b"[DONE]":
-                self._error = self._error or f"malformed event: {broken}"
+            self._error = self._error or f"malformed event: {broken}"
             return 0
         if chunk.error is not None:
             self._error = self._error or f"error in stream: {message_of(data)}"

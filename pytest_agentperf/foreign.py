@@ -7,7 +7,7 @@ _MOST_CHARS = 300
 
 def printable(text: str) -> str:
     """Return one line with everything escaped that a terminal would obey or hide."""
-    return "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def one_line(text: str, most_chars: int = _MOST_CHARS) -> str:
