@@ -67,8 +67,10 @@ class _Ours:
     """A connection for every stream, and answers decoded as `pytest_agentperf.agent` does."""
 
     def __init__(self, asked: Asked) -> None:
-        from pytest_agentperf.protocols import EndpointInfo  # noqa: PLC0415 not in every venv
+        from pytest_agentperf.engine.stamps import ReadLags  # noqa: PLC0415 not in every venv
+        from pytest_agentperf.protocols import EndpointInfo  # noqa: PLC0415 as above
 
+        self._lags = ReadLags()  # one for all, as in a load process
         self._info = EndpointInfo(
             url=f"http://127.0.0.1:{asked.port}/{asked.pace}/v1", osl_header="x-agentperf-osl"
         )
@@ -80,7 +82,9 @@ class _Ours:
         """Make the connection of one stream."""
         from pytest_agentperf.engine.connection import EngineConnection  # noqa: PLC0415 as above
 
-        return EngineConnection(self._info, timeout_s=600, tls=self._tls, headers=headers)
+        return EngineConnection(
+            self._info, timeout_s=600, tls=self._tls, headers=headers, lags=self._lags
+        )
 
     async def one(self, stream: int, *, warm_up: bool = False) -> Seen:
         from pytest_agentperf.answer import AnswerReader  # noqa: PLC0415 not in every venv
