@@ -108,6 +108,8 @@ def runs(repeats: int, seconds: float) -> Generator[dict[str, Any]]:
                 "hog": hog.name,
                 "error_p95_s": point.ttft_error_s[1],
                 "loop_lag_p99_s": point.loop_lag_p99_s,
+                "read_lag_p95_s": point.read_lag_p95_s,
+                "merged_ratio": point.merged_ratio,
                 "cpu_ratio": point.cpu_s / point.wall_s,
                 "server_late_p95_s": point.server_late_p95_s,
                 "invalid_by": [name for name, is_late in late.items() if is_late],
@@ -146,6 +148,7 @@ def main() -> None:
             f"{run['streams']:5d} streams, hog: {run['hog']:34s}"
             f"  error {1e3 * run['error_p95_s']:8.2f} ms"
             f"  lag {1e3 * run['loop_lag_p99_s']:7.2f} ms  CPU {run['cpu_ratio']:4.0%}"
+            f"  read {1e3 * run['read_lag_p95_s']:6.2f} ms  merged {run['merged_ratio']:4.0%}"
             f"  server late {1e3 * run['server_late_p95_s']:5.1f} ms"
             f"  {', '.join(run['invalid_by']) or 'valid'}",
             flush=True,

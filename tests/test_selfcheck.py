@@ -18,6 +18,8 @@ def point(
         last_token_error_s=(0.0, 0.0, 0.0),
         loop_lag_p95_s=0.0005,
         loop_lag_p99_s=0.001,
+        read_lag_p95_s=0.0001,
+        merged_ratio=0.0,
         server_late_p95_s=0.0,
         failed=0,
     )

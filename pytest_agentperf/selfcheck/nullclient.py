@@ -24,7 +24,7 @@ from pytest_agentperf.clients import open_connection
 from pytest_agentperf.engine.stamps import ReadLags
 from pytest_agentperf.priority import ask_to_run_soon
 from pytest_agentperf.protocols import Connection, EndpointInfo
-from pytest_agentperf.records import RawAnswer
+from pytest_agentperf.records import RawAnswer, ReadLag
 from pytest_agentperf.room import open_files_up
 from pytest_agentperf.selfcheck.nullserver import (
     NUMBER_HEADER,
@@ -55,6 +55,10 @@ class Point(msgspec.Struct, kw_only=True):
     last_token_error_s: tuple[float, float, float]
     loop_lag_p95_s: float
     loop_lag_p99_s: float
+    read_lag_p95_s: float
+    """From the kernel's receipt to the read; 0 where the kernel stamps nothing."""
+    merged_ratio: float
+    """Share of the requests whose first token came in one read with others."""
     server_late_p95_s: float
     """How late the null server was; where that is much, the point says little."""
     failed: int
@@ -65,7 +69,7 @@ class _Seen:
     sent_ns: int
     first_ns: int
     last_ns: int
-    tokens: int
+    merged: bool
 
 
 @dataclass(slots=True)
@@ -94,7 +98,9 @@ class _Load:
                 self.failed += 1
             elif connected:  # the first one opens the connection
                 stamps = answer.token_ns
-                self.seen[number] = _Seen(raw.sent_ns, stamps[0], stamps[-1], len(stamps))
+                self.seen[number] = _Seen(
+                    raw.sent_ns, stamps[0], stamps[-1], answer.first_token_merged
+                )
             connected = True
 
     async def measure_lag(self) -> None:
@@ -133,10 +139,12 @@ async def _measure(asked: argparse.Namespace) -> Point:
     lag.cancel()
     for connection in connections:
         await connection.close()
-    return _point(asked, load, wall_s=wall_s, cpu_s=cpu_s)
+    return _point(asked, load, lags.take(), wall_s=wall_s, cpu_s=cpu_s)
 
 
-def _point(asked: argparse.Namespace, load: _Load, *, wall_s: float, cpu_s: float) -> Point:
+def _point(
+    asked: argparse.Namespace, load: _Load, reads: ReadLag, *, wall_s: float, cpu_s: float
+) -> Point:
     told = (
         http.client.HTTPSConnection(
             "127.0.0.1", asked.port, context=ssl.create_default_context(cafile=asked.pem)
@@ -162,6 +170,8 @@ def _point(asked: argparse.Namespace, load: _Load, *, wall_s: float, cpu_s: floa
         last_token_error_s=_quantiles([s.last_ns - t.last_ns for s, t in pairs]),
         loop_lag_p95_s=lag_p95_s,
         loop_lag_p99_s=lag_p99_s,
+        read_lag_p95_s=reads.p95_s,
+        merged_ratio=sum(seen.merged for seen, _ in pairs) / max(1, len(pairs)),
         server_late_p95_s=_quantiles([t.late_ns for _, t in pairs])[1],
         failed=load.failed,
     )
