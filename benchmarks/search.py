@@ -36,7 +36,7 @@ from pytest_agentperf.search import CapacitySearch, SearchResult
 from pytest_agentperf.settings import make_settings
 from pytest_agentperf.slo import SLOTier, Verdict
 
-__all__ = ["main", "study"]
+__all__ = ["Phases", "main", "numbers", "study"]
 
 _DATA = Path(__file__).parent.parent / "tests" / "data"
 _RESOLUTION = 0.02
@@ -65,10 +65,11 @@ class _Phase:
     verdicts: tuple[Verdict, ...]
 
 
-class _Phases:
+class Phases:
     """Phases of one shape and seed, measured when they are first asked for."""
 
     def __init__(self, shape: str, seed: int, cache: Path) -> None:
+        """Read what is known of a shape and seed from a folder, which gets what is measured."""
         self._shape = shape
         self._seed = seed
         self._path = cache / f"{shape}-{seed}.jsonl"
@@ -77,6 +78,7 @@ class _Phases:
         self._known = {phase.agents: phase for phase in known}
 
     def __call__(self, agents: int) -> _Phase:
+        """Return the phase of a number of agents."""
         if agents not in self._known:
             with _made(self._shape, self._seed, "exact") as made:
                 asyncio.run(_measured(made, agents))
@@ -234,7 +236,7 @@ def study(
 
 
 def _searches(shape: str, seed: int, cache: Path, *, slow: bool) -> dict[str, _Run]:
-    phases = _Phases(shape, seed, cache)
+    phases = Phases(shape, seed, cache)
     found = {
         name: _search(phases, how) for name, how in _STRATEGIES.items() if slow or name == "guided"
     }
@@ -304,7 +306,8 @@ def _print(shape: str, row: Mapping[str, Any]) -> None:
         )
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a span: ``1-20``, or ``3``."""
     low, _, high = text.partition("-")
     return list(range(int(low), int(high or low) + 1))
 
@@ -313,7 +316,7 @@ def main() -> None:
     """Study the shapes that are asked for, and write what was found."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument("shapes", nargs="+", choices=SHAPES)
-    parser.add_argument("--seeds", type=_numbers, default="1-20", help="for example 1-20")
+    parser.add_argument("--seeds", type=numbers, default="1-20", help="for example 1-20")
     parser.add_argument("--cache", type=Path, required=True, help="folder of measured phases")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument(

@@ -7,6 +7,7 @@ python -m benchmarks.tables --check  # ends with 1 where the page says something
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,19 @@ def _accuracy() -> Iterator[str]:
             head = f"`{shape}` ({truth})" if name == "naive" else ""
             seeds = found.get("seeds", len(row["seeds"]))
             yield f"| {head} | {_SHOWN[name]} | {seeds} | {' | '.join(cells)} | {worst} |"
+
+
+def _exhaustive() -> Iterator[str]:
+    yield "| shape | truth | measured | answers | max(1, 2 %) | *exact* finds the same |"
+    yield "|---|--:|---|---|--:|--:|"
+    for shape, row in _read("exhaustive")["shapes"].items():
+        counts = sorted(Counter(row["answers"]).items())
+        answers = ", ".join(f"{count} × {agents}" for agents, count in counts)
+        low, high = row["agents"]
+        near, equal = (
+            f"{row[key]:.0%}".replace("%", " %") for key in ("within_1_or_2_percent", "exact_equal")
+        )
+        yield f"| `{shape}` | {row['truth']} | {low} to {high} | {answers} | {near} | {equal} |"
 
 
 def _cost() -> Iterator[str]:
@@ -183,6 +197,7 @@ def _verify() -> Iterator[str]:
 
 _TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "accuracy": _accuracy,
+    "exhaustive": _exhaustive,
     "cost": _cost,
     "intervals": _intervals,
     "coldstart": _coldstart,

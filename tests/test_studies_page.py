@@ -12,6 +12,13 @@ def test_the_tables_are_those_of_the_data() -> None:
     assert page(text) == text
 
 
+def test_a_search_finds_what_its_phases_can_tell() -> None:
+    path = OPTIONS.parents[1] / "tests" / "data" / "study" / "exhaustive.json"
+    shapes = json.loads(path.read_text("utf-8"))["shapes"]
+    assert {"queue", "smooth"} <= set(shapes)
+    assert all(len(row["answers"]) >= 20 and row["exact_equal"] >= 0.95 for row in shapes.values())
+
+
 def test_the_gate_cries_wolf_in_less_than_one_of_sixteen_and_finds_what_it_says() -> None:
     path = OPTIONS.parents[1] / "tests" / "data" / "study" / "gate.json"
     found = json.loads(path.read_text("utf-8"))
