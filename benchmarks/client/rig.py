@@ -18,6 +18,11 @@ __all__ = ["FailedError", "Rig", "build", "hog", "origin", "pinned"]
 
 _HERE = Path(__file__).parent
 _CAP_S = 20.0
+_HOG = (
+    "import os\nparent = os.getppid()\n"
+    "while os.getppid() == parent:\n"  # a bench that is killed leaves none behind
+    "    for _ in range(1_000_000): pass\n"
+)
 _PATIENCE_S = 60.0
 """Longer than any client may take to start, to open its connections and to be cut off."""
 
@@ -115,7 +120,7 @@ def hog(core: int | None) -> Iterator[None]:
     if core is None:
         yield
         return
-    process = subprocess.Popen(pinned(core, [sys.executable, "-c", "while True: pass"]))
+    process = subprocess.Popen(pinned(core, [sys.executable, "-c", _HOG]))
     try:
         yield
     finally:

@@ -44,8 +44,10 @@ SMALL = synthesize(trajectories=6, turns=3, isl_tokens=3000, osl_tokens=50, tool
 
 def missed(seen: Measurement, marks: Marks = EXACT) -> list[tuple[str, bool]]:
     """Return the checks that were missed, and whether each makes the phase invalid."""
-    checks = check(seen, summarize(seen), marks)
-    return [(c.name, c.invalidates) for c in checks if not c.ok]
+    found = [c for c in check(seen, summarize(seen), marks) if not c.ok]
+    if marks is BUSY:  # others have the cores, and reads that are late are told, rightly
+        found = [c for c in found if c.name != "client read lag p95"]
+    return [(c.name, c.invalidates) for c in found]
 
 
 class Lying:
