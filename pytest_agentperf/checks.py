@@ -13,6 +13,9 @@ class Marks:
     max_loop_lag_p95_s: float
     max_loop_lag_p99_s: float
     max_cpu_ratio: float
+    max_moved_ratio: float = 0.03
+    """Share of the answers of which a late client may have moved a time: less than lie beyond any
+    percentile that is judged, so that none of these moves."""
     max_error_ratio: float = 0.01
     """The greatest of the tiers': above it, failures alone decide."""
     first_chunk_judged: bool = False

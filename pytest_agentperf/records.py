@@ -254,16 +254,22 @@ class HostHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLag:
-    """How long after the kernel one load process made its reads."""
+    """How far apart one load process and its kernel were."""
 
     stamped: int
     """Reads whose time is the kernel's; the quantiles are of these."""
     unstamped: int
     """Reads whose time is when we made them: the kernel had told none."""
     p50_s: float
+    """From the kernel's receipt to our read."""
     p95_s: float
     p99_s: float
     most_s: float
+    sends: int = 0
+    """Requests sent over plain TCP."""
+    late_sends: int = 0
+    """Those whose first bytes the kernel had more than 3 ms after ``sent_ns``: their TTFT is too
+    long by up to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

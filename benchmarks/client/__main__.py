@@ -50,7 +50,9 @@ class _Bench:
         for _ in range(most):
             try:
                 told = self._rig.measure(client, load)
-                trial = figures(told, requests=load.streams * load.requests, hog=load.hog)
+                trial = figures(
+                    told, requests=load.streams * load.requests, hog=load.hog is not None
+                )
             except FailedError as failed:
                 trial = {"failed": str(failed)}
             elapsed_s = time.monotonic() - self._began_s

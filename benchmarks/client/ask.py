@@ -57,6 +57,7 @@ async def _measure(asks: Way, given: argparse.Namespace) -> dict[str, Any]:
     if given.client not in _STOCK_LOOP:  # as our load processes do
         gc.freeze()
         gc.disable()
+    asks.kernel()
     sampling = asyncio.create_task(_sample_lag(lag_ns))
     cpu_s, wall_s, waited_s = time.process_time(), time.perf_counter(), _waited_s()
     streams = [asyncio.create_task(stream(number)) for number in range(given.streams)]
@@ -73,6 +74,7 @@ async def _measure(asks: Way, given: argparse.Namespace) -> dict[str, Any]:
         "waited_s": waited_s,
         "rss_mb": _peak_rss_mb(),
         "lag_ns": lag_ns,
+        "kernel": asks.kernel(),
         "rows": seen,
     }
 

@@ -9,11 +9,22 @@ __all__ = [
     "LOADS",
     "STEPS",
     "Client",
+    "Hog",
     "Load",
     "quick_loads",
     "rung",
     "turns",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hog:
+    """Programs that do nothing but compute, on the client's core."""
+
+    name: str
+    number: int = 1
+    busy_ratio: float = 1.0
+    nice: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +45,7 @@ class Load:
     """Each request is put together from encoded messages, as an agent's turn is."""
     ramp_s: float = 1.0
     """Starts are spread over this."""
-    hog: bool = False
-    """A process that does nothing but compute shares the client's core."""
+    hog: Hog | None = None
     repeats: int = 1
     clients: tuple[str, ...] = ()
 
@@ -153,7 +163,7 @@ LOADS = (
     Load(
         name="1000 x 50, hog",
         streams=1000,
-        hog=True,
+        hog=Hog(name="one"),
         repeats=2,
         clients=("limit", "engine", "engine-user"),
     ),

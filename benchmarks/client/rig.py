@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client.loads import CLIENTS, Load
+from benchmarks.client.loads import CLIENTS, Hog, Load
 
-__all__ = ["FailedError", "Rig", "build", "hog", "origin", "pinned"]
+__all__ = ["FailedError", "Rig", "build", "hogs", "origin", "pinned"]
 
 _HERE = Path(__file__).parent
 _CAP_S = 20.0
 _HOG = (
-    "import os\nparent = os.getppid()\n"
+    "import os, time\nbusy, period, parent = {busy}, {period}, os.getppid()\n"
     "while os.getppid() == parent:\n"  # a bench that is killed leaves none behind
-    "    for _ in range(1_000_000): pass\n"
+    "    until = time.perf_counter() + busy * period\n"
+    "    while time.perf_counter() < until: pass\n"
+    "    time.sleep((1 - busy) * period)\n"
 )
+_HOG_PERIOD_S = 0.1
 _PATIENCE_S = 60.0
 """Longer than any client may take to start, to open its connections and to be cut off."""
 
@@ -51,7 +54,7 @@ class Rig:
         log = self.folder / "log.jsonl"
         with (
             origin(self.folder, core=self.origin_core, pace=load.pace, log=log) as port,
-            hog(self.client_core if load.hog else None),
+            hogs(load.hog, self.client_core),
         ):
             told = _result(pinned(self.client_core, self._command(client, load, port)))
         truth = [json.loads(line) for line in log.read_text("ascii").splitlines()]
@@ -115,14 +118,17 @@ def origin(folder: Path, *, core: int, pace: str, log: Path | None = None) -> It
 
 
 @contextmanager
-def hog(core: int | None) -> Iterator[None]:
+def hogs(hog: Hog | None, core: int) -> Iterator[None]:
     """Keep a core busy meanwhile."""
-    if core is None:
+    if hog is None:
         yield
         return
-    process = subprocess.Popen(pinned(core, [sys.executable, "-c", _HOG]))
+    code = _HOG.format(busy=hog.busy_ratio, period=_HOG_PERIOD_S)
+    command = ["nice", "-n", str(hog.nice), sys.executable, "-c", code]
+    running = [subprocess.Popen(pinned(core, command)) for _ in range(hog.number)]
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        for process in running:
+            process.kill()
+            process.wait()

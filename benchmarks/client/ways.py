@@ -9,13 +9,14 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 __all__ = ["Asked", "Seen", "Way", "message", "pieces", "way"]
 
-Seen = tuple[int, int, int, int, int, int]
-"""Stream; sent, first and last token in nanoseconds; tokens; characters."""
+Seen = tuple[int, ...]
+"""Stream; sent, first and last token in nanoseconds; tokens; characters; of our own engine also 1
+where the first token came in one read with others."""
 
 _SLICE_BYTES = 64 * 1024
 _MESSAGES = 100
@@ -42,6 +43,10 @@ class Way(Protocol):
         """Ask once."""
         ...
 
+    def kernel(self) -> dict[str, Any]:
+        """Return how far it and its kernel were apart since the last call, where it knows that."""
+        return {}
+
 
 def message(body_bytes: int) -> dict[str, Any]:
     """Return a request of about so many bytes."""
@@ -63,7 +68,7 @@ def pieces(body_bytes: int) -> Callable[[], Any]:
     return lambda: encoder.pieces([one] * _MESSAGES, b"", None)
 
 
-class _Ours:
+class _Ours(Way):
     """A connection for every stream, and answers decoded as `pytest_agentperf.agent` does."""
 
     def __init__(self, asked: Asked) -> None:
@@ -100,12 +105,16 @@ class _Ours:
         await connection.chat(body, raw, osl_tokens=1 if warm_up else asked.tokens)
         return _seen(stream, raw, await _decoded(raw, reader))
 
+    def kernel(self) -> dict[str, Any]:
+        return asdict(self._lags.take())
+
 
 def _seen(stream: int, raw: Any, answer: Any) -> Seen:
     if answer.error:
         raise RuntimeError(answer.error)
     stamps = answer.token_ns
-    return stream, raw.sent_ns, stamps[0], stamps[-1], len(stamps), len(answer.text)
+    seen = stream, raw.sent_ns, stamps[0], stamps[-1], len(stamps), len(answer.text)
+    return *seen, int(answer.first_token_merged)
 
 
 async def _decoded(raw: Any, reader: Any) -> Any:
@@ -137,7 +146,7 @@ class _Connection(_Ours):
         return HttpConnection(self._info, timeout_s=600, tls=self._tls, headers=headers)
 
 
-class _Adapter:
+class _Adapter(Way):
     """httpx over our engine: one client for all, and the engine's stamps."""
 
     def __init__(self, asked: Asked) -> None:
@@ -164,7 +173,7 @@ class _Adapter:
         return _seen(stream, raw, reader.finish(raw))
 
 
-class _Httpx:
+class _Httpx(Way):
     """One client with one pool for all, lines, and JSON for each event."""
 
     def __init__(self, asked: Asked) -> None:
@@ -189,7 +198,7 @@ class _Httpx:
         return seen.result()
 
 
-class _Naive:
+class _Naive(Way):
     """A session for all, text cut at blank lines, JSON for each event: the usual benchmark loop."""
 
     def __init__(self, asked: Asked) -> None:

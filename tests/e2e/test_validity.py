@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,8 +157,8 @@ import sys, threading, time
 sys.setswitchinterval(0.5)  # whoever has the interpreter keeps it for that long
 def burn():
     while True:
-        time.sleep(0.7)
-        until = time.perf_counter() + 0.4
+        time.sleep(0.3)
+        until = time.perf_counter() + 0.8
         while time.perf_counter() < until:
             pass
 if "pytest_agentperf.worker" in sys.orig_argv:
@@ -171,14 +172,17 @@ def test_a_client_with_a_busy_loop_beside_its_own(
     (tmp_path / "sitecustomize.py").write_text(PLANTED)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     setup = _setup(endpoint.url, endpoint, tmp_path)
-    seen = asyncio.run(_phase(setup, _smoke(3.0)))
-    found = missed(seen, BUSY)
-    # Stalls of 0.4 s are of course also seen as requests that are sent late.
-    assert ("client loop lag p99", True) in found
-    assert {name for name, _ in found} <= {
+    seen = asyncio.run(_phase(setup, _smoke(8.0)))
+    found = dict(missed(seen, replace(BUSY, max_loop_lag_p99_s=0.1)))
+    # What the kernel has stamped may be right even so, but not the load: agents asked late.
+    assert found["schedule slip p99"]
+    assert "client loop lag p99" in found
+    assert found.keys() <= {
         "client loop lag p95",
         "client loop lag p99",
+        "client read lag p95",
         "schedule slip p99",
+        "active agents",
     }
 
 
