@@ -8,6 +8,7 @@ whose stamps are written as things happen; its ``reads`` stay empty, since the s
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,8 +96,12 @@ class _UnderWay:
 
     def __init__(self) -> None:
         self.read_ns: list[int] = []
-        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._framing: asyncio.Future[Framing] = asyncio.get_running_loop().create_future()
+        self._pieces: deque[bytes] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._more: asyncio.Future[None] = self._loop.create_future()
+        """Done when there is a piece, or will be none."""
+        self._ended = False
+        self._framing: asyncio.Future[Framing] = self._loop.create_future()
         self._failed: httpx.TransportError | None = None
 
     async def run(self, exchange: Any) -> None:
@@ -106,7 +111,8 @@ class _UnderWay:
             kind, _, text = str(broken).partition(": ")
             self._failed = _KINDS.get(kind, httpx.ReadError)(text)
         finally:
-            self._pieces.put_nowait(None)
+            self._ended = True
+            self._tell()
             if not self._framing.done():
                 self._framing.cancel()
 
@@ -117,7 +123,12 @@ class _UnderWay:
 
     def _take(self, at_ns: int, data: bytes) -> None:
         self.read_ns.append(at_ns)
-        self._pieces.put_nowait(data)
+        self._pieces.append(data)
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._more.done():
+            self._more.set_result(None)
 
     async def head(self) -> Framing:
         await asyncio.wait([self._framing])
@@ -125,9 +136,16 @@ class _UnderWay:
             raise self._failed or httpx.ReadError("the request was cancelled")
         return self._framing.result()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        while (data := await self._pieces.get()) is not None:
-            yield data
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield every piece as it comes."""
+        pieces = self._pieces
+        while True:
+            while pieces:
+                yield pieces.popleft()
+            if self._ended:
+                break
+            self._more = self._loop.create_future()
+            await self._more
         if self._failed is not None:
             raise self._failed
 
@@ -145,9 +163,8 @@ class _Stream(httpx.AsyncByteStream):
         self._channel = channel
         self._idle = idle
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._under_way.pieces():
-            yield data
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._under_way)
 
     async def aclose(self) -> None:
         """Keep the connection for another request if the answer is whole, and close it if not."""
