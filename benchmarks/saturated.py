@@ -1,13 +1,15 @@
 """Is a load generator that cannot keep up caught? Loads from light to heavy, beside hogs of a core.
 
-    python -m benchmarks.saturated                 # a quarter of an hour, two cores, a C compiler
+    python -m benchmarks.saturated                 # twenty minutes, as root, two cores
 
 Each run is one of `benchmarks.client`: an origin in C on a core of its own, which knows when it
 sent what, and our engine on another core, which programs that only compute have now and then or all
-the time, some of them as heavy as the client or heavier. The true error of a run is that of its P95
-TTFT; whether it is invalid says `pytest_agentperf.validity`. Of the runs that are wrong by more
-than 10 ms at least 95 % must be invalid, of the others at most 5 %. Runs in which the origin itself
-was late are left out, and counted. Writes ``tests/data/study/saturated.json``.
+the time, some of them as heavy as the client or heavier. First tokens take as unlike times as those
+of a queue. A run is wrong where one TTFT in twenty, or the P95 of all, is wrong by more than 10 ms;
+whether it is invalid says `pytest_agentperf.validity`. Of the wrong ones at least 95 % must be
+invalid, of the others at most 5 %. An origin that is late says when it did what all the same; where
+one answer of twenty was later by 0.1 s, somebody else had its core, and the run is left out. Writes
+``tests/data/study/saturated.json``.
 """
 
 import argparse
@@ -20,7 +22,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client.analysis import ORIGIN_LATE_S, figures
+import numpy as np
+
+from benchmarks.client.analysis import figures, joined
 from benchmarks.client.loads import Hog, Load
 from benchmarks.client.rig import FailedError, Rig, build
 from pytest_agentperf.checks import Marks
@@ -33,6 +37,7 @@ __all__ = ["main"]
 
 OUT = Path("tests/data/study/saturated.json")
 WRONG_S = 0.010
+ORIGIN_LATE_S = 0.1
 STREAMS = (50, 200, 500, 1000, 1600)
 GAPS_US = (20_000, 50_000)
 """Between tokens: where there is more time, fewer of them merge."""
@@ -55,7 +60,9 @@ def load_of(streams: int, gap_us: int, hog: Hog | None) -> Load:
         name=f"{streams} x {1_000_000 // gap_us}",
         streams=streams,
         requests=3,
+        first_us=50_000,
         gap_us=gap_us,
+        uneven=True,
         tokens=int(_ANSWER_S * 1e6 / gap_us),
         hog=hog,
     )
@@ -78,8 +85,9 @@ def phase_of(told: Mapping[str, Any]) -> Measurement:
             osl_tokens=tokens,
             finish_reason="stop",
             first_token_merged=bool(merged),
+            written_ns=written_ns,
         )
-        for stream, sent_ns, first_ns, last_ns, tokens, _, merged in told["rows"]
+        for stream, sent_ns, first_ns, last_ns, tokens, _, merged, written_ns in told["rows"]
     )
     sent_ns = [turn.sent_ns for turn in turns]
     return Measurement(
@@ -112,22 +120,36 @@ def judged(told: Mapping[str, Any], load: Load) -> dict[str, Any]:
         "load": load.name,
         "hog": load.hog.name if load.hog else NONE,
         "error_p95_s": found["ttft_error_s"]["p95"],
+        "p95_off_s": _p95_off_s(told),
         "loop_lag_p99_s": found["loop_lag_s"]["p99"],
         "cpu_ratio": found["cpu_ratio"],
         "read_lag_p95_s": kernel["p95_s"],
         "merged_ratio": sum(t.first_token_merged for t in phase.turns) / len(phase.turns),
-        "late_sends_ratio": kernel["late_sends"] / kernel["sends"],
-        "origin_late_s": found["origin_lag_s"],
+        "unstamped": kernel["unstamped"],
+        "origin_late_s": float(np.percentile([each["lag_ns"] for each in told["truth"]], 95)) / 1e9,
         "missed": [c.name for c in ours if not c.ok],
+        "why": next((c.text for c in ours if not c.ok and c.invalidates), ""),
         "invalid_by": [c.name for c in ours if not c.ok and c.invalidates],
     }
+
+
+def _p95_off_s(told: Mapping[str, Any]) -> float:
+    """Return by how much the P95 of TTFT is too long."""
+    pairs = list(joined(told["rows"], told["truth"]))
+    seen = np.percentile([row[2] - row[1] for row, _ in pairs], 95)
+    true = np.percentile([each["first_ns"] - each["read_ns"] for _, each in pairs], 95)
+    return float(seen - true) / 1e9
+
+
+def _is_wrong(run: Mapping[str, Any]) -> bool:
+    return max(run["error_p95_s"], abs(run["p95_off_s"])) > WRONG_S
 
 
 def count(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count what was wrong and what was caught."""
     told = [run for run in found if run["origin_late_s"] <= ORIGIN_LATE_S]
-    wrong = [run for run in told if run["error_p95_s"] > WRONG_S]
-    right = [run for run in told if run["error_p95_s"] <= WRONG_S]
+    wrong = [run for run in told if _is_wrong(run)]
+    right = [run for run in told if not _is_wrong(run)]
     return {
         "runs": len(found),
         "origin_late": len(found) - len(told),
@@ -143,13 +165,24 @@ def told_of(run: Mapping[str, Any]) -> str:
     """Return a run in one line."""
     return (
         f"{run['load']:10s} hog: {run['hog']:34s}"
-        f"  error {1e3 * run['error_p95_s']:7.2f} ms"
+        f"  error {1e3 * run['error_p95_s']:7.2f} ms  P95 off {1e3 * run['p95_off_s']:7.2f} ms"
         f"  lag {1e3 * run['loop_lag_p99_s']:7.2f} ms  CPU {run['cpu_ratio']:4.0%}"
         f"  read {1e3 * run['read_lag_p95_s']:6.2f} ms  merged {run['merged_ratio']:5.1%}"
-        f"  sent late {run['late_sends_ratio']:5.1%}"
         f"  origin late {1e3 * run['origin_late_s']:5.1f} ms"
         f"  {', '.join(run['invalid_by']) or 'valid'}"
+        f"{run['why'] and ' (' + run['why'].split(',')[-1].split(':')[0].strip() + ')'}"
     )
+
+
+def write(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write what there is so far, so that a run that is ended leaves it."""
+    names = [hog.name if hog else NONE for hog in HOGS]
+    made = {
+        "made_by": "python -m benchmarks.saturated",
+        "hogs": [asdict(hog) for hog in HOGS if hog],
+        "by_hog": {name: count([run for run in found if run["hog"] == name]) for name in names},
+    }
+    path.write_text(json.dumps(made | count(found) | {"each": found}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -161,27 +194,23 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        if not build(Path(name)) or len(cores) < 2:
-            print("left out: this needs Linux, a C compiler (cc) and two cores")
+        if not build(Path(name)) or len(cores) < 2 or os.geteuid():
+            print("left out: this needs Linux, a C compiler (cc), two cores, and root to renice")
             return
         rig = Rig(folder=Path(name), client_core=cores[0], origin_core=cores[-1], aiohttp_python="")
         for _, streams, gap_us, hog in product(range(asked.repeats), STREAMS, GAPS_US, HOGS):
             load = load_of(streams, gap_us, hog)
             try:
-                found.append(judged(rig.measure("engine", load), load))
+                told = rig.measure("engine", load)
+                if len(told["rows"]) < load.streams * load.requests:
+                    raise FailedError("cut off: not every answer came")
             except FailedError as failed:
                 print(f"{load.name}: {failed}", flush=True)
                 continue
+            found.append(judged(told, load))
             print(told_of(found[-1]), flush=True)
-    counts = count(found)
-    print(counts)
-    names = [hog.name if hog else NONE for hog in HOGS]
-    made = {
-        "made_by": "python -m benchmarks.saturated",
-        "hogs": [asdict(hog) for hog in HOGS if hog],
-        "by_hog": {name: count([run for run in found if run["hog"] == name]) for name in names},
-    }
-    asked.out.write_text(json.dumps(made | counts | {"each": found}, indent=1) + "\n")
+            write(found, asked.out)
+    print(count(found))
 
 
 if __name__ == "__main__":

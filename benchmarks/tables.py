@@ -195,6 +195,16 @@ def _verify() -> Iterator[str]:
         yield f"| {_GATE_NAMES[row['case']]} | `{row['shape']}` | {cells} |"
 
 
+def _saturated() -> Iterator[str]:
+    yield "| programs beside the client | right | late | invalid | wrong | invalid |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    found = _read("saturated")
+    keys = ("right", "right_and_late", "right_and_invalid", "wrong", "wrong_and_invalid")
+    for name, counts in [*found["by_hog"].items(), ("**all**", found)]:
+        cells = " | ".join(str(counts[key]) for key in keys)
+        yield f"| {name} | {cells} |"
+
+
 _TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "accuracy": _accuracy,
     "exhaustive": _exhaustive,
@@ -206,6 +216,7 @@ _TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "gate": _gate,
     "pairs": _pairs,
     "verify": _verify,
+    "saturated": _saturated,
 }
 
 

@@ -131,6 +131,7 @@ def _turn_record(raw: RawAnswer, answer: Answer, **known: Any) -> TurnRecord:
         reconnected=raw.reconnected,
         first_byte_ns=answer.first_byte_ns,
         first_token_merged=answer.first_token_merged,
+        written_ns=raw.written_ns or None,
         first_token_ns=tokens[0] if tokens else None,
         last_token_ns=tokens[-1] if tokens else None,
         token_offsets_us=offsets.tobytes(),

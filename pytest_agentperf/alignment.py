@@ -135,6 +135,7 @@ def _turn(turn: TurnRecord, by_ns: int) -> TurnRecord:
         first_byte_ns=_moved(turn.first_byte_ns, by_ns),
         first_token_ns=_moved(turn.first_token_ns, by_ns),
         last_token_ns=_moved(turn.last_token_ns, by_ns),
+        written_ns=_moved(turn.written_ns, by_ns),
     )
 
 

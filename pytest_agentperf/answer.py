@@ -52,7 +52,7 @@ class Answer:
 
     first_byte_ns: int | None
     first_token_merged: bool
-    """The read that brought the first token brought others as well."""
+    """The read that brought the first token brought more behind it."""
     token_ns: tuple[int, ...]
     """Stamp of every token-bearing event."""
     first_chunk_tokens: int | None
@@ -136,7 +136,7 @@ class AnswerReader:
         """The beginning of what is no stream of events: nothing in it was one so far."""
         self._first_byte_ns: int | None = None
         self._last_ns = 0
-        self._first_read_tokens = 0
+        self._first_token_merged = False
         """Events in the read that brought the first token."""
         self._token_ns = array("q")
         self._chars = 0
@@ -189,11 +189,14 @@ class AnswerReader:
             self._first_byte_ns = at_ns
             self._strange = data[:_SHOWN_BYTES]
         chars = 0
+        is_first = not self._token_ns
         for event in self._sse.feed(data):
             self._strange = b""
+            if is_first and chars:
+                self._first_token_merged = True
             chars += self._event(at_ns, event)
-        if not self._first_read_tokens:
-            self._first_read_tokens = len(self._token_ns)
+        if is_first and chars and not self._sse.is_between_events:
+            self._first_token_merged = True
         self._read_chars = chars
         self._chars += chars
         if chars > self._largest_read_chars:  # noqa: PLR1730 max() costs a tenth of all this
@@ -208,7 +211,7 @@ class AnswerReader:
         largest_chars = max(self._largest_read_chars, self._read_chars + rest)
         return Answer(
             first_byte_ns=self._first_byte_ns,
-            first_token_merged=self._first_read_tokens > 1,
+            first_token_merged=self._first_token_merged,
             token_ns=tuple(self._token_ns),
             first_chunk_tokens=self._first_chunk(),
             largest_read_ratio=largest_chars / chars if chars else None,

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Check", "Marks", "at_most", "invalid_by"]
+__all__ = ["PUBLISHED", "Check", "Marks", "at_most", "invalid_by"]
+
+PUBLISHED = frozenset({("ttft_s", "p95"), ("output_speed_tok_per_s", "p25")})
+"""What every report shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +16,8 @@ class Marks:
     max_loop_lag_p95_s: float
     max_loop_lag_p99_s: float
     max_cpu_ratio: float
-    max_moved_ratio: float = 0.03
-    """Share of the answers of which a late client may have moved a time: less than lie beyond any
-    percentile that is judged, so that none of these moves."""
+    judged: frozenset[tuple[str, str]] = PUBLISHED
+    """Metric and statistic of every number that a late client must not have moved."""
     max_error_ratio: float = 0.01
     """The greatest of the tiers': above it, failures alone decide."""
     first_chunk_judged: bool = False

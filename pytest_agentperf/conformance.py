@@ -186,7 +186,7 @@ def _procedure(settings: Settings) -> tuple[Rule, ...]:
             f"speed {settings.speed}, timeout {settings.request_timeout_s:g} s",
         ),
         _rule(
-            "client held to its marks",
+            "client's marks",
             settings.max_loop_lag_p95_s <= _OFFICIAL.max_loop_lag_p95_s
             and settings.max_loop_lag_p99_s <= _OFFICIAL.max_loop_lag_p99_s
             and settings.max_cpu_ratio <= _OFFICIAL.max_cpu_ratio,

@@ -59,6 +59,8 @@ class Place:
     load_ended: Callable[[], None] = _nothing
     reads: Callable[[], ReadLag | None] = lambda: None
     """How late the connections read since it was asked last; ``None`` where they do not tell."""
+    stolen_ratio: Callable[[], float] = lambda: 0.0
+    """Share of the time that the cores were somebody else's since it was asked last."""
     gc_pause_s: Callable[[], float] = lambda: 0.0
     """The longest collection of garbage since it was asked last."""
 
@@ -155,6 +157,7 @@ class Crew:
         self._place.load_begins()
         self._place.reads()  # what was before the phase is not of it
         self._place.gc_pause_s()
+        self._place.stolen_ratio()
         phase.began_ns = self._place.clock.now_ns()
         phase.cpu_s = self._place.cpu_s()
         phase.load.start(command.at_ns)
@@ -187,6 +190,7 @@ class Crew:
         wall_s = (self._place.clock.now_ns() - phase.began_ns) / 1e9
         cpu_s = self._place.cpu_s() - phase.cpu_s
         read_lag, gc_pause_s = self._place.reads(), self._place.gc_pause_s()
+        stolen_ratio = self._place.stolen_ratio()
         open_members = phase.load.open_before(phase.close_ns or 0)
         lag_s = await self._end(phase)
         if self._recount is not None and phase.texts:
@@ -197,6 +201,7 @@ class Crew:
                 cpu_ratio=cpu_s / wall_s if wall_s else 0.0,
                 open_members=open_members,
                 read_lag=read_lag,
+                stolen_ratio=stolen_ratio,
                 gc_pause_s=gc_pause_s,
                 degraded=self._degraded,
             )

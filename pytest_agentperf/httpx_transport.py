@@ -102,7 +102,7 @@ class _UnderWay:
         """Done when there is a piece, or will be none."""
         self._ended = False
         self._framing: asyncio.Future[Framing] = self._loop.create_future()
-        self._failed: httpx.TransportError | None = None
+        self._failed: Exception | None = None
 
     async def run(self, exchange: Any) -> None:
         try:
@@ -110,6 +110,11 @@ class _UnderWay:
         except BrokenError as broken:
             kind, _, text = str(broken).partition(": ")
             self._failed = _KINDS.get(kind, httpx.ReadError)(text)
+        except asyncio.CancelledError:
+            self._failed = httpx.ReadError("the request was cancelled")
+            raise
+        except Exception as bug:  # noqa: BLE001 whoever iterates raises it
+            self._failed = bug
         finally:
             self._ended = True
             self._tell()

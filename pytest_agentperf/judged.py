@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pytest_agentperf.bundle import PhaseResult
-from pytest_agentperf.checks import invalid_by
+from pytest_agentperf.checks import PUBLISHED, invalid_by
 from pytest_agentperf.conformance import PhaseFacts
 from pytest_agentperf.early import EarlyVerdict, verdicts_by
 from pytest_agentperf.inside import intervals
@@ -16,11 +16,6 @@ from pytest_agentperf.slo import ModelSpec
 from pytest_agentperf.validity import Marks, check
 
 __all__ = ["facts_of", "judge_phase", "marks_of", "ttft_limits_s"]
-
-_PUBLISHED_TAIL = 0.05
-"""Beyond a P95, which every report shows."""
-_MOST_OF_A_TAIL = 0.6
-"""So much of a tail may be wrong: the percentile itself then is not."""
 
 
 def judge_phase(
@@ -76,9 +71,9 @@ def ttft_limits_s(spec: ModelSpec) -> Sequence[float]:
 
 def marks_of(spec: ModelSpec, settings: Settings) -> Marks:
     """Return what a model's phases are held to."""
-    tails = [limit.tail_ratio for tier in spec.tiers for limit in tier.limits]
     return Marks(
-        max_moved_ratio=_MOST_OF_A_TAIL * min([_PUBLISHED_TAIL, *filter(None, tails)]),
+        judged=PUBLISHED
+        | {(limit.metric, limit.statistic) for t in spec.tiers for limit in t.limits},
         max_error_ratio=max(t.max_error_ratio for t in spec.tiers),
         first_chunk_judged=settings.speed == "first-chunk" or spec.limits_first_chunk,
         simulator_keeps_time=settings.mode != "smoke",

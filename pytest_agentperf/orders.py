@@ -125,6 +125,8 @@ class Stopped(msgspec.Struct, tag=True, kw_only=True):
     open_members: int
     read_lag: ReadLag | None = None
     """``None`` where nothing tells."""
+    stolen_ratio: float = 0.0
+    """Share of the time (0-1) that the host of a virtual machine kept a core from the load."""
     gc_pause_s: float = 0.0
     """The longest collection of garbage while load ran."""
     degraded: str | None = None

@@ -67,6 +67,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "agent": "int32", "ordinal": "int32", "trajectory": "string", "turn": "int32",
         "last_turn": "bool_", "from_turn": "int32",
         "scheduled_ns": "int64", "sent_ns": "int64", "end_ns": "int64", "connect_ns": "int64",
+        "written_ns": "int64",
         "first_byte_ns": "int64", "first_token_ns": "int64", "last_token_ns": "int64",
         "ttft_s": "float64", "e2e_s": "float64", "output_speed_tok_per_s": "float64",
         "usage_speed_tok_per_s": "float64", "first_chunk_speed_tok_per_s": "float64",

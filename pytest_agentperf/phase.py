@@ -202,6 +202,7 @@ class PhaseRun:
                 first_sent_ns=state.first_sent_ns,
                 hosts=self._pool.hosts,
                 read_lag=tuple(s.read_lag for s in self._stopped if s.read_lag is not None),
+                stolen_ratio=max((s.stolen_ratio for s in self._stopped), default=0.0),
                 gc_pause_s=max((s.gc_pause_s for s in self._stopped), default=0.0),
                 degraded=next((s.degraded for s in self._stopped if s.degraded), None),
             ),

@@ -115,6 +115,7 @@ class PhaseProfile:
     """A load process each, as `ClientHealth` has them."""
     read_lag: tuple[ReadLag, ...] = ()
     cpu_ratio: float = 0.0
+    stolen_ratio: float = 0.0
     gc_pause_s: float = 0.0
     taken_together: Mapping[str, int] = field(default_factory=dict[str, int])
     """By the keys of ``by``: how many kinds the last group holds, where it holds several."""
@@ -177,6 +178,7 @@ def profile(measurement: Measurement, labels: Labels, *, speed: str = "usage") -
         loop_lag=_loop_lag(health),
         read_lag=health.read_lag,
         cpu_ratio=health.cpu_ratio,
+        stolen_ratio=health.stolen_ratio,
         gc_pause_s=health.gc_pause_s,
         taken_together={name: others for name, (_, others) in named.items() if others},
     )

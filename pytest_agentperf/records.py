@@ -119,7 +119,10 @@ class TurnRecord:
     reconnected: bool = False
     error: str | None = None
     first_token_merged: bool = False
-    """The read that brought the first token brought others as well: its stamp is the last one's."""
+    """The read that brought the first token brought more behind it, whose stamp it then has."""
+    written_ns: int | None = None
+    """When the kernel had taken all of the request, of the last attempt; ``None`` where nothing
+    tells."""
     from_turn: int = 0
     """Turn at which the agent began this trajectory; above 0 where it began in its middle."""
     loops: bool = False
@@ -254,22 +257,16 @@ class HostHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLag:
-    """How far apart one load process and its kernel were."""
+    """How long after the kernel one load process made its reads."""
 
     stamped: int
     """Reads whose time is the kernel's; the quantiles are of these."""
     unstamped: int
     """Reads whose time is when we made them: the kernel had told none."""
     p50_s: float
-    """From the kernel's receipt to our read."""
     p95_s: float
     p99_s: float
     most_s: float
-    sends: int = 0
-    """Requests sent over plain TCP."""
-    late_sends: int = 0
-    """Those whose first bytes the kernel had more than 3 ms after ``sent_ns``: their TTFT is too
-    long by up to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +284,9 @@ class ClientHealth:
     """The machines that ran the load; none where it ran on the coordinator's own."""
     read_lag: tuple[ReadLag, ...] = ()
     """For each process whose connections tell; none through httpx, or where time jumps."""
+    stolen_ratio: float = 0.0
+    """Share (0-1) of the time in which a core of the load processes was not ours to run on, since
+    the host of the virtual machine had it: the most of any core."""
     gc_pause_s: float = 0.0
     """The longest collection of garbage while load ran."""
     degraded: str | None = None

@@ -39,6 +39,8 @@ _AS_IT_WAS = frozenset(
     }
 )  # fmt: skip
 """Checks of what is not kept request by request."""
+_BY_LATENESS = frozenset({"client loop lag p95", "client loop lag p99", "client read lag p95"})
+"""Checks that only warn where lateness has moved nothing that the run itself judged."""
 _ENDED_EARLY = (
     "floors met: evidence against the run's tiers ended the phase, and of this one it is not sure; "
     "measure it"
@@ -118,7 +120,13 @@ def rejudge(stored: StoredPhase, then: Terms, now: Terms) -> PhaseResult:
     measurement, missing = _under(measured, was, then, now)
     metrics = summarize(measurement, speed=now.settings.speed)
     meters = was.meters if now.part.is_all else tuple(map(_without_figure, was.meters))
-    checks = tuple(_checks(measurement, metrics, was, now, missing))
+    judged = [marks_of(terms.spec, terms.settings).judged for terms in (then, now)]
+    checks = tuple(
+        _as_a_late_client_leaves(found)
+        if found.name in _BY_LATENESS and not (now.part.is_all and judged[0] >= judged[1])
+        else found
+        for found in _checks(measurement, metrics, was, now, missing)
+    )
     if not now.part.lies_in(measured.window):
         checks = (*checks, _outside(now.part, measured.window))
     return replace(
@@ -266,6 +274,13 @@ def _checks(
             yield found
     names = {found.name for found in again}
     yield from (c for c in was.checks if c.name not in names)  # another version's
+
+
+def _as_a_late_client_leaves(found: Check) -> Check:
+    if found.ok:
+        return found
+    text = f"{found.text}; told of what the run judged, and of what is judged now nothing is known"
+    return replace(found, text=text, invalidates=True)
 
 
 def _power(before: Check, was: PhaseResult, now: Terms) -> Check:

@@ -201,7 +201,7 @@ class Settings:
 
     max_loop_lag_p95_s: float = _knob(0.003, "client event-loop lag, P95, above which late, s")
     max_loop_lag_p99_s: float = _knob(0.005, "client event-loop lag, P99, above which late, s")
-    max_cpu_ratio: float = _knob(FULL_CPU_RATIO, "CPU of a load process above which late (0-1)")
+    max_cpu_ratio: float = _knob(FULL_CPU_RATIO, "CPU of a load process above which: invalid (0-1)")
     plan: bool = _knob(
         default=False,
         text="print which phases the tests would ask for, how long they take and what they send; "

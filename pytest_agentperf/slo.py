@@ -56,14 +56,6 @@ class Limit:
         return f"{self.metric}.{self.statistic}"
 
     @property
-    def tail_ratio(self) -> float | None:
-        """Share (0-1) of the values beyond its percentile; ``None`` for the mean."""
-        if self.statistic == "mean":
-            return None
-        percent = int(self.statistic.removeprefix("p"))
-        return min(percent, 100 - percent) / 100
-
-    @property
     def sign(self) -> str:
         """``>=`` or ``<=``."""
         return ">=" if self.higher_is_better else "<="

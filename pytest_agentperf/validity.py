@@ -7,15 +7,16 @@ import numpy as np
 from pytest_agentperf.activity import fewest_active, server_view, starved_agents
 from pytest_agentperf.checks import Check, Marks, at_most
 from pytest_agentperf.drift import Change, Steadiness, look_at
-from pytest_agentperf.metrics import Metrics, members
+from pytest_agentperf.lateness import doubt
+from pytest_agentperf.metrics import Metrics
 from pytest_agentperf.power import measure_meters
-from pytest_agentperf.records import ClientHealth, HostHealth, Measurement
+from pytest_agentperf.records import HostHealth, Measurement
 from pytest_agentperf.served import check_served
 
 __all__ = ["Check", "Marks", "check"]
 
 _MOST_READ_LAG_S = 0.003
-_FEW = 0.01
+_STANDS = "but its times are the kernel's and stand"
 _MOST_SLIP_S = 0.1
 _MOST_LATE_STEPS = 0.05
 _SLACK_S = 1.0
@@ -52,10 +53,24 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
     # The worst process decides: one that stalls must not hide behind many that idle.
     lags = [lag for lag in health.loop_lag_s if lag] or [(0.0,)]
     p95, p99 = (max(float(np.percentile(lag, q)) for lag in lags) for q in (95, 99))
-    doubt = _doubt(measurement, marks.max_moved_ratio)
-    stands = doubt is None
-    said = doubt or "but its times are the kernel's and stand"
-    late = f"the load generator was late itself, {said}: give it more cores or --agentperf-workers"
+    cpu = at_most(
+        "client cpu",
+        health.cpu_ratio,
+        marks.max_cpu_ratio,
+        "the load generator was late itself: give it more cores or --agentperf-workers",
+    )
+    lag = max((lag.p95_s for lag in health.read_lag if lag.stamped), default=None)
+    is_late = (
+        p95 > marks.max_loop_lag_p95_s
+        or p99 > marks.max_loop_lag_p99_s
+        or (lag is not None and lag > _MOST_READ_LAG_S)
+    )
+    why = doubt(measurement, marks.judged) if is_late else "which may move its times"
+    stands = why is None
+    late = (
+        f"the load generator was late itself, {why or _STANDS}: give it more cores or "
+        "--agentperf-workers"
+    )
     return (
         at_most(
             "client loop lag p95", p95, marks.max_loop_lag_p95_s, late, warning=stands, unit="s"
@@ -63,16 +78,9 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
         at_most(
             "client loop lag p99", p99, marks.max_loop_lag_p99_s, late, warning=stands, unit="s"
         ),
-        at_most("client cpu", health.cpu_ratio, marks.max_cpu_ratio, late, warning=stands),
-        at_most(
-            "client read lag p95",
-            max((lag.p95_s for lag in health.read_lag if lag.stamped), default=None),
-            _MOST_READ_LAG_S,
-            late,
-            warning=stands,
-            unit="s",
-        ),
+        cpu,
         *_clocks(health.hosts),
+        at_most("client read lag p95", lag, _MOST_READ_LAG_S, late, warning=stands, unit="s"),
         Check(
             name="timing",
             value=None,
@@ -83,40 +91,6 @@ def _client(measurement: Measurement, marks: Marks) -> tuple[Check, ...]:
             "once; leave --agentperf-client=httpx out",
         ),
     )
-
-
-def _doubt(measurement: Measurement, most_moved: float) -> str | None:
-    """Say why times may be wrong where our loop was late; nothing where they are right even so.
-
-    The kernel stamps what it receives, whenever we read it. That leaves two ways in which a late
-    process moves a time: several events became one read, of which all have the last one's stamp, or
-    it lost its core between the stamp of a request and its write. Few of either move no percentile.
-    """
-    theirs = sum(lag.stamped for lag in measurement.health.read_lag)
-    ours = sum(lag.unstamped for lag in measurement.health.read_lag)
-    if not theirs or ours > _FEW * theirs:
-        return "and its times are its own"
-    answered = [
-        turn
-        for turn in members(measurement.turns, measurement.window)
-        if turn.first_token_ns is not None
-    ]
-    if not answered:
-        return "and no answer tells whether a time is right"
-    merged = sum(turn.first_token_merged for turn in answered)
-    late, sends = _late_sends(measurement.health)
-    if merged / len(answered) + late / max(1, sends) > most_moved:
-        return (
-            f"and {merged} of {len(answered)} first tokens came in one read with others, {late} of "
-            f"{sends} requests left more than 3 ms after their stamp"
-        )
-    return None
-
-
-def _late_sends(health: ClientHealth) -> tuple[int, int]:
-    """Return how many requests of the worst process left late, and of how many."""
-    worst = max(health.read_lag, key=lambda lag: lag.late_sends / max(1, lag.sends))
-    return worst.late_sends, worst.sends
 
 
 def _clocks(hosts: Sequence[HostHealth]) -> tuple[Check, ...]:

@@ -23,6 +23,7 @@ from pytest_agentperf.orders import Command, Report
 from pytest_agentperf.priority import ask_to_run_soon
 from pytest_agentperf.records import ReadLag
 from pytest_agentperf.room import open_files_up
+from pytest_agentperf.stolen import StolenTime
 
 __all__ = ["pack", "read_frames"]
 
@@ -99,6 +100,7 @@ def _process() -> Place:
         load_begins=gc.disable,
         load_ended=_collect_again,
         reads=reads,
+        stolen_ratio=StolenTime().take_ratio,
         gc_pause_s=_GcPauses().take_s,
     )
 

@@ -113,7 +113,7 @@ def test_a_quiet_look_improves_what_a_busy_one_left_open():
 
 
 def test_every_stamp_of_a_request_is_moved_and_nothing_else():
-    turn = request(first_byte_ns=7, connect_ns=5)
+    turn = request(first_byte_ns=7, connect_ns=5, written_ns=9)
     (moved,) = _turns(shifted(Ended(turns=[turn]), 1000))
     changed = {
         f.name: getattr(moved, f.name) - getattr(turn, f.name)

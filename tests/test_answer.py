@@ -529,3 +529,26 @@ def test_what_only_looks_like_text_between_the_same_ends_is_decoded():
     trap = head + b'"b", "reasoning": "c"' + tail
     answer = read([one, one, trap, STOP])
     assert (answer.text, answer.reasoning) == ("aab", "c")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "is_merged"),
+    [
+        ([delta(role="assistant") + delta(content="a"), delta(content="b"), STOP], False),
+        ([delta(role="assistant"), delta(content="a") + delta(content="b"), STOP], True),
+        ([delta(content="a") + STOP], True),
+        ([delta(content="a") + STOP[:9], STOP[9:]], True),
+        ([delta(content="a")[:9], delta(content="a")[9:], delta(content="b") + STOP], False),
+    ],
+    ids=[
+        "something before it",
+        "another token behind it",
+        "an end behind it",
+        "the beginning of an end behind it",
+        "later ones together",
+    ],
+)
+def test_a_first_token_that_came_with_more_behind_it_is_known(
+    chunks: list[bytes], *, is_merged: bool
+) -> None:
+    assert read(chunks).first_token_merged is is_merged

@@ -344,6 +344,31 @@ PART = ("--window-s", "10:50", "--min-steady-s", "40", "--min-trajectories", "1"
         "--min-trajectories-per-agent", "0")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("options", "trusted"),
+    [
+        (("--tier", "t:speed>=1"), True),
+        (("--tier", "t:ttft_s.p99<=99"), False),
+        (PART, False),
+    ],
+    ids=["what the run judged", "another percentile", "a part of the window"],
+)
+def test_a_late_client_is_trusted_for_what_the_run_had_judged(
+    copy: Path, tmp_path: Path, options: tuple[str, ...], *, trusted: bool
+) -> None:
+    def change(bundle: dict[str, Any]) -> None:
+        for found in bundle["phases"][0]["checks"]:
+            if found["name"] == "client loop lag p99":
+                found.update(ok=False, invalidates=False, text="late, but its times stand")
+
+    edit(copy / "bundle.json", change)
+    phase = again(copy, tmp_path / "new", *options)["phases"][0]
+    (late,) = (c for c in phase["checks"] if c["name"] == "client loop lag p99")
+    assert late["invalidates"] is not trusted
+    assert late["text"].startswith("late, but its times stand")
+    assert trusted or "invalid" in {verdict["outcome"] for verdict in phase["verdicts"]}
+
+
 def test_a_part_of_the_window_is_what_numpy_gives(run: Path, tmp_path: Path) -> None:
     bundle = again(run, tmp_path / "new", *PART)
     assert bundle["settings"]["min_steady_s"] == 40

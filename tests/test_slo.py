@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -169,11 +168,3 @@ def test_in_asks_whether_all_limits_are_met():
 
 def test_a_tier_is_named_with_its_model():
     assert str(TIER) == "m slo-1"
-
-
-@pytest.mark.parametrize(
-    ("statistic", "tail"),
-    [("p05", 0.05), ("p25", 0.25), ("p50", 0.5), ("p95", 0.05), ("p99", 0.01), ("mean", None)],
-)
-def test_beyond_a_percentile_lies_its_tail(statistic: str, tail: float | None) -> None:
-    assert replace(TTFT, statistic=statistic).tail_ratio == tail

@@ -2,6 +2,7 @@
 
 import json
 
+from benchmarks.saturated import count
 from benchmarks.tables import page
 from tests.test_options_page import PAGE as OPTIONS
 
@@ -46,3 +47,13 @@ def test_the_gate_cries_wolf_in_less_than_one_of_sixteen_and_finds_what_it_says(
     assert smaller[1]["reused_ratio"]["regressed"] >= 6
     slower = [row for row in found["pairs"] if row["case"] == "decode-3"]
     assert [row["4 pairs"]["regressed"] for row in slower] == [4, 4]
+
+
+def test_a_client_whose_times_are_wrong_is_caught_and_one_that_is_only_late_is_not() -> None:
+    path = OPTIONS.parents[1] / "tests" / "data" / "study" / "saturated.json"
+    found = json.loads(path.read_text("utf-8"))
+    assert count(found["each"]).items() <= found.items()
+    assert found["wrong"] >= 12
+    assert found["wrong_and_invalid"] >= 0.95 * found["wrong"]
+    assert found["right"] >= 60
+    assert found["right_and_invalid"] <= 0.05 * found["right"]

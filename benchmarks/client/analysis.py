@@ -16,6 +16,7 @@ __all__ = [
     "figures",
     "goals",
     "is_disturbed",
+    "joined",
     "ladder_top",
     "quantiles_s",
 ]
@@ -51,7 +52,7 @@ def figures(told: Mapping[str, Any], *, requests: int, hog: bool = False) -> dic
         requests: how many were to be made.
         hog: others have the client's core because they are meant to.
     """
-    pairs = list(_joined(told["rows"], told["truth"]))
+    pairs = list(joined(told["rows"], told["truth"]))
     tokens = sum(true["tokens"] for _, true in pairs)
     return {
         "requests": len(pairs),
@@ -75,7 +76,7 @@ def figures(told: Mapping[str, Any], *, requests: int, hog: bool = False) -> dic
     }
 
 
-def _joined(
+def joined(
     rows: Sequence[Sequence[int]], truth: Sequence[Mapping[str, int]]
 ) -> Iterator[tuple[Sequence[int], Mapping[str, int]]]:
     """Yield every answer as seen and as it was; a stream's answers come one after the other."""

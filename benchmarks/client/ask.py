@@ -86,6 +86,7 @@ async def _main(given: argparse.Namespace) -> None:
         tokens=int(given.pace.partition("tokens=")[2].partition(",")[0]),
         body=json.dumps(message(given.body_bytes)).encode(),
         pieces=pieces(given.body_bytes) if given.pieces else None,
+        uneven=given.uneven,
     )
     print(json.dumps(await _measure(way(given.client)(asked), given)), flush=True)
 
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--pace", default="first_us=200000,gap_us=20000,tokens=75")
     parser.add_argument("--body-bytes", type=int, default=20_000)
     parser.add_argument("--pieces", action="store_true")
+    parser.add_argument("--uneven", action="store_true")
     parser.add_argument("--ramp-s", type=float, default=1.0)
     parser.add_argument("--cap-s", type=float, default=20.0, help="who is slower is cut off")
     given = parser.parse_args()

@@ -45,6 +45,8 @@ class Load:
     """Each request is put together from encoded messages, as an agent's turn is."""
     ramp_s: float = 1.0
     """Starts are spread over this."""
+    uneven: bool = False
+    """First tokens take unlike times, as those of a queue do."""
     hog: Hog | None = None
     repeats: int = 1
     clients: tuple[str, ...] = ()

@@ -72,6 +72,7 @@ class Rig:
             *(f"--streams={load.streams}", f"--requests={load.requests}", f"--pace={load.pace}"),
             *(f"--body-bytes={load.body_bytes}", f"--ramp-s={load.ramp_s}", f"--cap-s={_CAP_S}"),
             *(["--pieces"] if load.pieces else []),
+            *(["--uneven"] if load.uneven else []),
         ]
 
 

@@ -16,7 +16,7 @@ __all__ = ["Asked", "Seen", "Way", "message", "pieces", "way"]
 
 Seen = tuple[int, ...]
 """Stream; sent, first and last token in nanoseconds; tokens; characters; of our own engine also 1
-where the first token came in one read with others."""
+where the first token came in one read with more, and when the request was written."""
 
 _SLICE_BYTES = 64 * 1024
 _MESSAGES = 100
@@ -34,6 +34,8 @@ class Asked:
     body: bytes
     pieces: Callable[[], Any] | None = None
     """Makes the body of each request, where that is not always the same bytes."""
+    uneven: bool = False
+    """First tokens take from half to twenty times the pace's time, by stream; our engine only."""
 
 
 class Way(Protocol):
@@ -76,29 +78,31 @@ class _Ours(Way):
         from pytest_agentperf.protocols import EndpointInfo  # noqa: PLC0415 as above
 
         self._lags = ReadLags()  # one for all, as in a load process
-        self._info = EndpointInfo(
-            url=f"http://127.0.0.1:{asked.port}/{asked.pace}/v1", osl_header="x-agentperf-osl"
+        self._info = lambda pace: EndpointInfo(
+            url=f"http://127.0.0.1:{asked.port}/{pace}/v1", osl_header="x-agentperf-osl"
         )
         self._tls = ssl.create_default_context()
         self._asked = asked
         self._connections: dict[int, Any] = {}
 
-    def connect(self, headers: dict[str, str]) -> Any:
+    def connect(self, headers: dict[str, str], pace: str) -> Any:
         """Make the connection of one stream."""
         from pytest_agentperf.engine.connection import EngineConnection  # noqa: PLC0415 as above
 
         return EngineConnection(
-            self._info, timeout_s=600, tls=self._tls, headers=headers, lags=self._lags
+            self._info(pace), timeout_s=600, tls=self._tls, headers=headers, lags=self._lags
         )
 
     async def one(self, stream: int, *, warm_up: bool = False) -> Seen:
         from pytest_agentperf.answer import AnswerReader  # noqa: PLC0415 not in every venv
         from pytest_agentperf.records import RawAnswer  # noqa: PLC0415 as above
 
+        asked = self._asked
         connection = self._connections.get(stream)
         if connection is None:
-            connection = self._connections[stream] = self.connect({"x-stream": str(stream)})
-        asked = self._asked
+            pace = _uneven(asked.pace, stream) if asked.uneven else asked.pace
+            connection = self.connect({"x-stream": str(stream)}, pace)
+            self._connections[stream] = connection
         reader = AnswerReader()
         raw = RawAnswer(reader=reader)
         body = asked.pieces() if asked.pieces else asked.body
@@ -109,12 +113,19 @@ class _Ours(Way):
         return asdict(self._lags.take())
 
 
+def _uneven(pace: str, stream: int) -> str:
+    """Return a pace whose first token comes as those of a queue do: few of them very late."""
+    first_us, _, rest = pace.removeprefix("first_us=").partition(",")
+    share = (stream * 0.618034) % 1  # spread evenly, however many streams there are
+    return f"first_us={int(int(first_us) * min(20, 0.5 / (1 - share)))},{rest}"
+
+
 def _seen(stream: int, raw: Any, answer: Any) -> Seen:
     if answer.error:
         raise RuntimeError(answer.error)
     stamps = answer.token_ns
     seen = stream, raw.sent_ns, stamps[0], stamps[-1], len(stamps), len(answer.text)
-    return *seen, int(answer.first_token_merged)
+    return *seen, int(answer.first_token_merged), raw.written_ns
 
 
 async def _decoded(raw: Any, reader: Any) -> Any:
@@ -140,10 +151,10 @@ class _UserStamps(_Ours):
 
 
 class _Connection(_Ours):
-    def connect(self, headers: dict[str, str]) -> Any:
+    def connect(self, headers: dict[str, str], pace: str) -> Any:
         from pytest_agentperf.endpoint import HttpConnection  # noqa: PLC0415 not in every venv
 
-        return HttpConnection(self._info, timeout_s=600, tls=self._tls, headers=headers)
+        return HttpConnection(self._info(pace), timeout_s=600, tls=self._tls, headers=headers)
 
 
 class _Adapter(Way):

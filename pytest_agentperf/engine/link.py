@@ -75,10 +75,8 @@ class PlainLink:
         self._exchange = exchange
         self._out = [memoryview(piece) for piece in pieces if len(piece)]
         into = exchange.into
-        began_ns = time.perf_counter_ns()
-        into.sent_ns = into.sent_ns or began_ns
+        into.sent_ns = into.sent_ns or time.perf_counter_ns()
         self._write()
-        self._lags.sent(time.perf_counter_ns() - began_ns)
         if self._out:
             self._hub.watch_writing(self._fd, self._ready)
 

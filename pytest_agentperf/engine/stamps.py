@@ -29,8 +29,6 @@ _AGE_NS = 200_000_000
 _BUCKET_BITS = 14
 _BUCKETS = 4096
 """16 microseconds each; the last one holds all lags from 67 ms on."""
-_LATE_SEND_NS = 3_000_000
-"""So long no call of the kernel takes that copies a prompt; the process had lost its core."""
 
 
 def ask_for_stamps(sock: socket.socket) -> bool:
@@ -45,15 +43,13 @@ def ask_for_stamps(sock: socket.socket) -> bool:
 
 
 class ReadLags:
-    """How long after the kernel our loop read, over a phase, and how long sends took."""
+    """How long after the kernel our loop read, over a phase."""
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self._most_ns = 0
         self.unstamped = 0
         """Reads that only we have stamped."""
-        self._sends = 0
-        self._late_sends = 0
 
     def add(self, lag_ns: int) -> None:
         """Count one read."""
@@ -61,16 +57,10 @@ class ReadLags:
         bucket = lag_ns >> _BUCKET_BITS
         self._counts[bucket if bucket < _BUCKETS else -1] += 1
 
-    def sent(self, took_ns: int) -> None:
-        """Count one request: from its stamp until the kernel had taken its first bytes."""
-        self._sends += 1
-        self._late_sends += took_ns > _LATE_SEND_NS
-
     def take(self) -> ReadLag:
         """Return what was seen, and begin anew."""
         counts, most_ns, unstamped = self._counts, self._most_ns, self.unstamped
         self._counts, self._most_ns, self.unstamped = [0] * _BUCKETS, 0, 0
-        sends, late_sends, self._sends, self._late_sends = self._sends, self._late_sends, 0, 0
         quantiles_s = [_quantile_s(counts, most_ns, share) for share in (0.5, 0.95, 0.99)]
         return ReadLag(
             stamped=sum(counts),
@@ -79,8 +69,6 @@ class ReadLags:
             p95_s=quantiles_s[1],
             p99_s=quantiles_s[2],
             most_s=most_ns / 1e9,
-            sends=sends,
-            late_sends=late_sends,
         )
 
 

@@ -111,7 +111,6 @@ def test_a_client_that_is_too_slow_is_invalid_not_failed(project: pytest.Pyteste
         "--tier=easy:speed>=1",
         "--agentperf-max-agents=2",
         "--agentperf-max-cpu-ratio=0.000001",
-        "--agentperf-client=httpx",
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
@@ -121,6 +120,23 @@ def test_a_client_that_is_too_slow_is_invalid_not_failed(project: pytest.Pyteste
     said = "CLIENT TOO SLOW: this says nothing of the server: client cpu: "
     assert result.outlines[-1].startswith(said)
     assert result.outlines[-1].endswith(", limit 1e-06)")
+
+
+def test_a_client_that_is_late_and_right_is_warned_of(project: pytest.Pytester) -> None:
+    project.makepyfile(CAPACITY_TEST)
+    result = project.runpytest_subprocess(
+        *SIM,
+        "--tier=easy:speed>=1",
+        "--agentperf-max-agents=2",
+        "--agentperf-max-loop-lag-p95-s=0.000001",
+    )
+    result.assert_outcomes(passed=1)
+    (found,) = (project.path / "results").glob("*/bundle.json")
+    for phase in json.loads(found.read_bytes())["phases"]:
+        (late,) = (c for c in phase["checks"] if c["name"] == "client loop lag p95")
+        assert not late["ok"]
+        assert not late["invalidates"]
+        assert "its times are the kernel's and stand" in late["text"]
 
 
 def test_requests_and_bundle_are_on_disk(project: pytest.Pytester) -> None:
