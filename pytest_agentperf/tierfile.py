@@ -170,6 +170,10 @@ def _limit(key: str, value: object, where: str) -> Limit:
     metric, _, statistic = key.partition(".")
     if metric not in HIGHER_IS_BETTER:
         known = (*HIGHER_IS_BETTER, *_SHORT)
+        if metric in _SHORT:  # it stands for one statistic and takes no other
+            whole, _, usual = _SHORT[metric].partition(".")
+            right = f"{whole}.{statistic or usual}"
+            raise ConfigError(f"{where}: unknown metric {key!r}; write {right}")
         raise ConfigError(f"{where}: unknown metric {metric!r}{did_you_mean(metric, known)}")
     if statistic not in STATISTICS:
         raise ConfigError(
