@@ -67,12 +67,14 @@ def test_agents_are_shared_by_processes_and_all_of_them_work(setup: Setup) -> No
 
 
 def test_the_engine_tells_how_late_it_read(setup: Setup) -> None:
-    seen = asyncio.run(_phase(setup, agents=4, workers=2)).health
+    phase = asyncio.run(_phase(setup, agents=4, workers=2))
+    seen = phase.health
     assert seen.degraded is None
     assert len(seen.read_lag) == 2
     assert all(lag.stamped + lag.unstamped > 0 for lag in seen.read_lag)
     # Garbage is not collected while load runs.
     assert seen.gc_pause_s == 0
+    assert all(t.sent_ns <= (t.written_ns or 0) <= t.end_ns for t in phase.turns)
 
 
 def test_load_over_httpx_is_marked(setup: Setup) -> None:
